@@ -1,0 +1,99 @@
+"""The catalogue: a versioned, append-only Lance table of every photograph ever seen.
+
+Each row is an event of a path: seen, changed, moved to another group, removed. The last event of a path is its present
+state, so a new version costs its new rows only and an old version stays readable for ever.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import lance
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from deeprank.errors import DataError
+
+SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string()),  # relative to the source folder, with forward slashes
+        pa.field("id", pa.string()),  # SHA-256 of the file's bytes; empty where it could not be read
+        pa.field("size", pa.int64()),
+        pa.field("mtime_ns", pa.int64()),
+        pa.field("label", pa.string()),  # folder path of the class, e.g. Fruit/Apple/Golden-Delicious
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("phash", pa.uint64()),
+        pa.field("group", pa.string()),  # id of the oldest photograph of its near-duplicate group
+        pa.field("split", pa.string()),
+        pa.field("status", pa.string()),  # ok, duplicate, rejected, removed
+        pa.field("reason", pa.string()),
+        pa.field("image_row", pa.int64()),  # the row that holds the photograph; -1 for none
+        pa.field("image", pa.large_binary()),
+    ]
+)
+COLUMNS = [name for name in SCHEMA.names if name != "image"]
+
+
+def read_events(uri: str, version: int | None = None) -> pd.DataFrame:
+    """Return all rows of a table version without the photographs, oldest first, with COLUMNS as columns."""
+    return lance.dataset(uri, version=version).to_table(columns=COLUMNS).to_pandas()
+
+
+def latest(events: pd.DataFrame) -> pd.DataFrame:
+    """Return the present state of each path: its last event, in order of path."""
+    return events.drop_duplicates("path", keep="last").sort_values("path", kind="stable").reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """One version of a catalogue.
+
+    Attributes:
+        uri: of the Lance table; local or an object store.
+        version: of the Lance table.
+    """
+
+    uri: str
+    version: int
+
+    @cached_property
+    def state(self) -> pd.DataFrame:
+        """The present state of every path that is not removed, whatever its status."""
+        frame = latest(read_events(self.uri, self.version))
+        return frame[frame["status"] != "removed"].reset_index(drop=True)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The usable photographs in order of path; triplets and embeddings index into this."""
+        return self.state[self.state["status"] == "ok"].reset_index(drop=True)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what anything downstream depends on: path, id, label, group and split of each usable photograph."""
+        rows = self.frame[["path", "id", "label", "group", "split"]]
+        return hashlib.sha256(rows.to_csv(index=False, header=False).encode()).hexdigest()
+
+    def rows(self, split: str) -> npt.NDArray[np.int64]:
+        """Return the indices into `frame` of a split."""
+        return np.flatnonzero(self.frame["split"] == split)
+
+    @cached_property
+    def _dataset(self) -> lance.LanceDataset:
+        return lance.dataset(self.uri, version=self.version)
+
+    def photographs(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[bytes]:
+        """Return the stored JPEGs of rows of `frame`, in their order.
+
+        Raises:
+            DataError: the table no longer holds one of them.
+        """
+        offsets = self.frame["image_row"].to_numpy()[np.asarray(rows, dtype=np.int64)]
+        unique, where = np.unique(offsets, return_inverse=True)
+        images = self._dataset.take(unique.tolist(), columns=["image"])["image"].to_pylist()
+        if any(image is None for image in images):
+            raise DataError(f"catalogue {self.uri} version {self.version} has lost photographs; ingest the folder anew")
+        return [images[i] for i in where]

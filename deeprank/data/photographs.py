@@ -1,0 +1,103 @@
+"""From the bytes of any image file to the one form in which the project stores, trains on and searches with it."""
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+
+import imagehash
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from deeprank.errors import DataError
+
+SHORT_SIDE = 256
+JPEG_QUALITY = 95
+MAX_PIXELS = 178_956_970
+SMALLEST_SIDE = 16
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A verified photograph: RGB, turned as EXIF says, short side at most 256 px.
+
+    Attributes:
+        jpeg: the stored form, a baseline JPEG.
+        width, height: of the stored form, in pixels.
+        phash: 64-bit perceptual hash of the stored form.
+        remark: what was converted on the way, in words; empty for an ordinary photograph.
+    """
+
+    jpeg: bytes
+    width: int
+    height: int
+    phash: int
+    remark: str
+
+
+def sha256(data: bytes) -> str:
+    """Return the identity of a photograph: the SHA-256 of its file's bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical(data: bytes) -> Photograph:
+    """Decode the bytes of an image file into its stored form; queries and catalogue rows alike go through here.
+
+    Raises:
+        DataError: the bytes are no image, are truncated, or the image is too small or too large.
+    """
+    image, remarks = _decode(data)
+    scale = SHORT_SIDE / min(image.size)
+    if scale < 1:
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    phash = int(str(imagehash.phash(image)), 16)
+    return Photograph(buffer.getvalue(), image.width, image.height, phash, "; ".join(remarks))
+
+
+def _decode(data: bytes) -> tuple[Image.Image, list[str]]:
+    if not data:
+        raise DataError("the file is empty")
+    remarks: list[str] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image: Image.Image = Image.open(io.BytesIO(data))
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS} allowed")
+            # A JPEG decoder can shrink by 2, 4 or 8 while decoding, which is several times faster.
+            image.draft("RGB", (2 * SHORT_SIDE, 2 * SHORT_SIDE))
+            image.load()
+    except UnidentifiedImageError:
+        raise DataError("not an image in a format that can be read") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(str(error)) from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DataError(f"damaged or truncated image: {error}") from None
+    if min(image.size) < SMALLEST_SIDE:
+        raise DataError(f"{image.width} x {image.height} pixels are too few: the short side needs {SMALLEST_SIDE}")
+    if getattr(image, "n_frames", 1) > 1:
+        remarks.append("animated: first frame used")
+    turned = ImageOps.exif_transpose(image)
+    if turned is not image:
+        image = turned
+    return _to_rgb(image, remarks), remarks
+
+
+def _to_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        # Pillow clips instead of scaling when it converts deep greyscale.
+        deep = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if deep.max() > 255 else 255.0
+        image = Image.fromarray((deep / top * 255).clip(0, 255).astype(np.uint8))
+        remarks.append("16-bit greyscale: scaled to 8 bits")
+    elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        remarks.append("transparent: laid on white")
+    elif image.mode in ("CMYK", "YCCK"):
+        remarks.append("CMYK: converted to RGB")
+    return image.convert("RGB")

@@ -1,0 +1,38 @@
+"""The state folder: everything the project writes lives under it, and removing it is a clean start."""
+
+import os
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def home() -> Path:
+    """Return the state folder: `DEEPRANK_HOME`, else `.deeprank` in the project (or, installed without it, here)."""
+    base = PROJECT if (PROJECT / "pyproject.toml").exists() else Path.cwd()
+    return Path(os.environ.get("DEEPRANK_HOME") or base / ".deeprank").resolve()
+
+
+def default_tracking_uri() -> str:
+    """Return the MLflow store used when `MLFLOW_TRACKING_URI` is not set: SQLite under the state folder."""
+    return f"sqlite:///{home() / 'mlflow' / 'mlflow.db'}"
+
+
+def activate() -> None:
+    """Point ZenML and MLflow at the state folder; `make setup` has every Python of the environment call this at start."""
+    state = home()
+    zenml = state / "zenml"
+    defaults = {
+        "DEEPRANK_HOME": str(state),
+        "ZENML_CONFIG_PATH": str(zenml),
+        "ZENML_ANALYTICS_OPT_IN": "false",
+        "ZENML_AUTO_OPEN_DASHBOARD": "false",
+        "ZENML_LOGGING_VERBOSITY": "INFO",
+        "MLFLOW_TRACKING_URI": default_tracking_uri(),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    }
+    if (PROJECT / "pyproject.toml").exists():
+        # ZenML looks for its repository marker here; sources and cache dependencies are relative to the project.
+        defaults |= {"ZENML_REPOSITORY_PATH": str(state), "ZENML_CUSTOM_SOURCE_ROOT": str(PROJECT)}
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
