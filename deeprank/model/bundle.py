@@ -1,0 +1,90 @@
+"""The model bundle: a folder of config.json, model.safetensors and preprocessing.json; nothing in it is ever executed."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from deeprank.errors import ModelError
+from deeprank.model.network import EmbeddingNet, NetworkSettings
+from deeprank.model.preprocessing import Preprocessing
+
+FORMAT = 1
+
+
+def hash_file(file: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model in a folder."""
+
+    folder: Path
+
+    @classmethod
+    def save(cls, folder: Path, net: EmbeddingNet, network: NetworkSettings, preprocessing: Preprocessing, facts: dict[str, str]) -> "Bundle":
+        """Write a net to a folder; `facts` are kept in config.json (what it was trained on, and how)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
+        (folder / "preprocessing.json").write_text(preprocessing.model_dump_json(indent=1))
+        config = {
+            "format": FORMAT,
+            "network": network.model_dump() | {"weights": "none"},
+            "dimensions": net.dimensions,
+            "checksums": {name: hash_file(folder / name) for name in ("model.safetensors", "preprocessing.json")},
+            "facts": facts,
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=1))
+        return cls(folder)
+
+    @cached_property
+    def config(self) -> dict[str, object]:
+        """The parsed config.json."""
+        file = self.folder / "config.json"
+        if not file.exists():
+            raise ModelError(f"{self.folder} is no model bundle: config.json is missing")
+        try:
+            config: dict[str, object] = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise ModelError(f"{file} is damaged: {error}") from None
+        if config.get("format") != FORMAT:
+            raise ModelError(f"{file}: format {config.get('format')} is not the format {FORMAT} that this version reads")
+        return config
+
+    @property
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights file: the identity of the model."""
+        checksums = self.config["checksums"]
+        assert isinstance(checksums, dict)
+        return str(checksums["model.safetensors"])
+
+    def load(self) -> tuple[EmbeddingNet, Preprocessing]:
+        """Return the net, in evaluation mode, and its preprocessing.
+
+        Raises:
+            ModelError: a file is missing or is not the one that was saved.
+        """
+        checksums = self.config["checksums"]
+        assert isinstance(checksums, dict)
+        for name, checksum in checksums.items():
+            file = self.folder / name
+            if not file.exists():
+                raise ModelError(f"{file} is missing from the model bundle")
+            if hash_file(file) != checksum:
+                raise ModelError(f"{file} is damaged: its checksum is not the one in config.json; restore it or train again")
+        try:
+            net = EmbeddingNet(NetworkSettings.model_validate(self.config["network"]))
+            net.load_state_dict(load_file(self.folder / "model.safetensors"))
+            preprocessing = Preprocessing.model_validate_json((self.folder / "preprocessing.json").read_text())
+        except (ValidationError, SafetensorError, RuntimeError) as error:
+            raise ModelError(f"{self.folder}: the bundle does not fit this version: {error}") from error
+        return net.eval(), preprocessing

@@ -1,0 +1,80 @@
+"""Embedding many photographs: decoding on threads runs ahead of the net, so that the net never waits."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from deeprank.data.catalogue import Catalogue
+from deeprank.model.memory import keep_freed_memory
+from deeprank.model.network import EmbeddingNet
+from deeprank.model.preprocessing import Preprocessing
+
+BATCH = 64
+AHEAD = 3
+
+
+def device() -> torch.device:
+    """Return the accelerator where there is one, else the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def in_background(jobs: Sequence[Callable[[], Tensor]], ahead: int = AHEAD) -> Iterator[Tensor]:
+    """Run jobs in order on one background thread, at most `ahead` results waiting; Lance and decoders release the GIL."""
+    waiting: deque[Future[Tensor]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        for job in jobs:
+            waiting.append(pool.submit(job))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def embed_jpegs(net: EmbeddingNet, preprocessing: Preprocessing, jpegs: Sequence[bytes]) -> npt.NDArray[np.float32]:
+    """Embed a few stored photographs; returns (n, d) float32 rows of unit length."""
+    return _forward(net, torch.stack([preprocessing(jpeg) for jpeg in jpegs]))
+
+
+def embed_catalogue(
+    net: EmbeddingNet,
+    preprocessing: Preprocessing,
+    catalogue: Catalogue,
+    rows: npt.NDArray[np.int64],
+    progress: str | None = None,
+) -> npt.NDArray[np.float32]:
+    """Embed rows of a catalogue's frame; returns (len(rows), d) float32 of unit length.
+
+    Args:
+        net, preprocessing: what embeds.
+        catalogue: where the photographs are.
+        rows: indices into `catalogue.frame`.
+        progress: shown before a progress bar; None for no bar.
+    """
+    keep_freed_memory()
+    net = net.to(device(), memory_format=torch.channels_last)
+    out = np.empty((len(rows), net.dimensions), dtype=np.float32)
+    starts = range(0, len(rows), BATCH)
+    with ThreadPoolExecutor(os.cpu_count()) as decoders:
+
+        def load(start: int) -> Callable[[], Tensor]:
+            return lambda: torch.stack(list(decoders.map(preprocessing, catalogue.photographs(rows[start : start + BATCH]))))
+
+        loaded = in_background([load(start) for start in starts])
+        steps = zip(starts, loaded, strict=True)
+        for start, images in track(steps, description=progress, total=len(starts)) if progress else steps:
+            out[start : start + BATCH] = _forward(net, images)
+    return out
+
+
+@torch.inference_mode()
+def _forward(net: EmbeddingNet, images: Tensor) -> npt.NDArray[np.float32]:
+    net.eval()
+    found: npt.NDArray[np.float32] = net(images.to(next(net.parameters()).device)).cpu().numpy()
+    return found

@@ -1,0 +1,67 @@
+"""Losses by name: every one of pytorch-metric-learning, and the paper's ranking hinge."""
+
+import difflib
+import inspect
+from typing import Any
+
+from pydantic import Field
+from pytorch_metric_learning import losses as library
+from torch import Tensor, nn
+
+from deeprank.errors import ConfigError
+from deeprank.settings import Settings
+
+
+class LossSettings(Settings):
+    """Which loss: a name of pytorch-metric-learning, or RankingHinge; and its arguments."""
+
+    name: str = "SupConLoss"
+    arguments: dict[str, float | int | bool | str] = Field(default_factory=lambda: {"temperature": 0.1})
+
+
+class RankingHinge(nn.Module):
+    """Mean over all triplets of a batch of max(0, gap + D(q, p) - D(q, n)), D = squared Euclidean distance.
+
+    Source: Wang et al. 2014, equation 3, per triplet. Triplets are all (query, positive, negative) that the batch's
+    classes make; those inside the gap alone count in the mean, so that a batch of easy triplets does not drown the rest.
+    """
+
+    def __init__(self, gap: float = 0.2) -> None:
+        super().__init__()
+        self.gap = gap
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of embeddings (n, d) of unit length with classes (n,)."""
+        squared = 2 - 2 * embeddings @ embeddings.T
+        same = labels[:, None] == labels[None, :]
+        positive = same.clone().fill_diagonal_(False)
+        hinge = (self.gap + squared[:, :, None] - squared[:, None, :]).relu()
+        hinge = hinge * (positive[:, :, None] & ~same[:, None, :])
+        return hinge.sum() / (hinge > 0).sum().clamp(min=1)
+
+
+def create_loss(settings: LossSettings, classes: int, dimensions: int) -> nn.Module:
+    """Return the loss that the settings name, as a module of (embeddings, labels).
+
+    Args:
+        settings: name and arguments.
+        classes: how many there are; goes to losses that keep a vector a class.
+        dimensions: of the embedding, for the same.
+
+    Raises:
+        ConfigError: no such loss, or arguments that it does not take.
+    """
+    names = [name for name in dir(library) if inspect.isclass(getattr(library, name)) and name.endswith("Loss")]
+    names.append(RankingHinge.__name__)
+    if settings.name not in names:
+        near = difflib.get_close_matches(settings.name, names, 3)
+        raise ConfigError(f"train.loss.name: there is no loss {settings.name}; nearest: {', '.join(near) or 'see the docs'}")
+    kind = RankingHinge if settings.name == RankingHinge.__name__ else getattr(library, settings.name)
+    takes = inspect.signature(kind.__init__).parameters
+    given: dict[str, Any] = {"num_classes": classes, "embedding_size": dimensions}
+    arguments = {key: value for key, value in given.items() if key in takes} | settings.arguments
+    try:
+        loss: nn.Module = kind(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"train.loss.arguments of {settings.name}: {error}") from None
+    return loss
