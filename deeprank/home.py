@@ -1,6 +1,7 @@
 """The state folder: everything the project writes lives under it, and removing it is a clean start."""
 
 import os
+import site
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -36,3 +37,12 @@ def activate() -> None:
         defaults |= {"ZENML_REPOSITORY_PATH": str(state), "ZENML_CUSTOM_SOURCE_ROOT": str(PROJECT)}
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def install() -> None:
+    """Have every Python of this environment call `activate` at start, however it is started: shell, cron, make."""
+    Path(site.getsitepackages()[0], "deeprank-state.pth").write_text("import deeprank.home; deeprank.home.activate()\n")
+
+
+if __name__ == "__main__":
+    install()

@@ -1,0 +1,3 @@
+from pipelines.training import training
+
+__all__ = ["training"]

@@ -81,6 +81,12 @@ class IngestReport:
     moved: dict[str, int]
     remarks: list[str]
 
+    def metrics(self) -> dict[str, float]:
+        """Return the counts under the names that MLflow shows: files.ok + files.duplicate + files.rejected = files.found."""
+        counts = {status: self.counts.get(status, 0) for status in ("ok", "duplicate", "rejected")}
+        named = {"found": self.found, "read": self.read, "removed": self.removed, **counts}
+        return {f"files.{name}": float(count) for name, count in named.items()} | {"groups_across_splits": float(self.crossing)}
+
 
 def ingest(folder: Path, settings: IngestSettings, catalogues: str, progress: bool = True) -> tuple[Catalogue, IngestReport]:
     """Bring the catalogue of a folder up to date and return its newest version.
@@ -92,7 +98,7 @@ def ingest(folder: Path, settings: IngestSettings, catalogues: str, progress: bo
         progress: show a progress bar.
 
     Raises:
-        DataError: the folder is missing, unreadable or empty, or leaves fewer than two classes of two photographs.
+        DataError: the folder is missing, unreadable or empty.
         ConfigError: `settings.version` does not exist.
     """
     folder = folder.expanduser().resolve()
@@ -118,9 +124,7 @@ def ingest(folder: Path, settings: IngestSettings, catalogues: str, progress: bo
             moved = _moved(known, rows)
             _append(uri, rows, read, len(events))
     catalogue = Catalogue(uri, lance.dataset(uri).version)
-    report = _report(catalogue, len(files), len(stale), len(gone), moved)
-    _require_classes(catalogue.frame, folder)
-    return catalogue, report
+    return catalogue, _report(catalogue, len(files), len(stale), len(gone), moved)
 
 
 def _table_name(folder: Path, settings: IngestSettings, own_split: bool) -> str:
@@ -254,7 +258,8 @@ def _report(catalogue: Catalogue, found: int, read: int, removed: int, moved: di
     return IngestReport(found, read, removed, counts, crossing, moved, remarks)
 
 
-def _require_classes(frame: pd.DataFrame, folder: Path) -> None:
+def require_classes(frame: pd.DataFrame, folder: Path) -> None:
+    """Raise DataError unless a catalogue's frame has two classes, one of them of two photographs; `folder` is named."""
     sizes = frame["label"].value_counts()
     if not len(sizes):
         raise DataError(f"{folder}: not one file is a readable photograph in a class folder; expected {folder}/<class>/<image>")

@@ -27,7 +27,7 @@ Pixels = NDArray[np.uint32]  # RGBA, packed: height x width
 Colour = tuple[int, int, int]
 Place = tuple[float, float]  # x, y in pixels, or width, height
 Vector = tuple[float, float, float]
-Faces = list[tuple[Image.Image, Floats]]  # RGBA pictures and the corners (4 x 2: x, y; clockwise) where each one goes
+Faces = list[tuple[Image.Image, int, Floats]]  # RGBA pictures, their border in pixels, the corners (4 x 2, clockwise) where they go
 Job = tuple[Path, int, range, int, int]  # folder, class index, image indices, seed, size
 
 VARIANTS = 3  # variants of a kind that follow each other in class order
@@ -420,7 +420,7 @@ def _skin(kind: Kind, detail: Detail, w: int, h: int) -> Image.Image:
     for _ in range(70 if kind.motif in ("berry", "chili", "orange") else 0):  # pieces of fruit behind the glass
         x, y, r = dice.random() * w, dice.uniform(cap + 0.12, 1) * h, dice.uniform(0.02, 0.05) * h
         draw.ellipse((x - r, y - r * 0.7, x + r, y + r * 0.7), fill=_mix(body, kind.colours[4], dice.uniform(0.1, 0.6)))
-    draw.rectangle((0, 0, w, int(cap * h) - 1), fill=lid)
+    draw.rectangle((0, 0, w, max(0, int(cap * h) - 1)), fill=lid)
     for x in range(0, w, max(4, w // 70) if cap > 0.05 else w):
         draw.line((x, 2, x, int(cap * h) - 2), fill=_mix(lid, "#000", 0.2))
     front = _front(kind, detail, round(w * min(0.36, around)), round((bottom - top) * h))
@@ -563,10 +563,10 @@ def _faces(product: Product, pose: Pose) -> Faces:
     if isinstance(product, Solid):
         picture = _turned(product, pose)
         x, y = picture.width / 2, (picture.height - h) / 2
-        return [(picture, _project(product, ((-x, -h - y, 0), (x, -h - y, 0), (x, y, 0), (-x, y, 0)), replace(pose, yaw=0)))]
+        return [(picture, 0, _project(product, ((-x, -h - y, 0), (x, -h - y, 0), (x, y, 0), (-x, y, 0)), replace(pose, yaw=0)))]
     if isinstance(product, Bag):
         picture = _lit(product.skin, product.slope, pose.light, product.gloss)
-        return [(picture, _project(product, ((-w, -h, 0), (w, -h, 0), (w, 0, 0), (-w, 0, 0)), pose))]
+        return [(picture, 0, _project(product, ((-w, -h, 0), (w, -h, 0), (w, 0, 0), (-w, 0, 0)), pose))]
     assert isinstance(product, Box)
     (lx, ly, lz), cos, sin = pose.light, math.cos(pose.yaw), math.sin(pose.yaw)
     s = 1 if sin > 0 else -1  # the side that shows: right or left
@@ -579,14 +579,13 @@ def _faces(product: Product, pose: Pose) -> Faces:
         quad = _project(product, corners, pose)
         (ax, ay), (bx, by), _, (ex, ey) = quad.tolist()
         if (bx - ax) * (ey - ay) - (by - ay) * (ex - ax) > 4:  # turned to the camera, and more than a line
-            found.append((picture.point([*_ramp(*[0.55 + 0.55 * max(0, facing)] * 3), *range(256)]), quad))
+            found.append((picture.point([*_ramp(*[0.55 + 0.55 * max(0, facing)] * 3), *range(256)]), 1, quad))
     return found
 
 
 def _put(canvas: Image.Image, faces: Faces) -> None:
     """Draw faces on the photograph, each stretched to its corners."""
-    for picture, quad in faces:
-        edge = 1 if len(faces) > 1 else 0  # a box's clear border
+    for picture, edge, quad in faces:
         left, top = (max(0, math.floor(v) - 1) for v in quad.min(0))
         right, bottom = (min(limit, math.ceil(v) + 1) for limit, v in zip(canvas.size, quad.max(0), strict=True))
         if right - left < 2 or bottom - top < 2:
@@ -755,7 +754,7 @@ def _poses(shot: Shot, product: Product) -> list[Pose]:
 
 def _shadow(canvas: Image.Image, product: Product, poses: list[Pose], flat: bool) -> None:
     """Darken the ground beside and under a product and its copies."""
-    cell = 6
+    cell = max(2, min(canvas.size) // 42)
     mask = Image.new("L", (canvas.width // cell + 1, canvas.height // cell + 1))
     draw = ImageDraw.Draw(mask)
     w, h, d = product.width / 2, product.height, product.depth / 2
@@ -816,7 +815,7 @@ def _develop(canvas: Image.Image, shot: Shot) -> Image.Image:
 
 
 def render(class_index: int, image_index: int, seed: int = 0, size: int = 256) -> Image.Image:
-    """Return a photograph of a class's product: RGB, shorter side `size` pixels, the same for the same arguments."""
+    """Return a photograph of a class's product: RGB, shorter side `size` pixels (32 or more), the same for the same arguments."""
     product = _product(class_index, size)
     rng = random.Random(f"{seed}/{class_index}/{image_index}")
     longer = round(size * rng.choice((1, 1.25, 4 / 3, 4 / 3, 1.5)))

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deeprank.data.catalogue import Catalogue
 from deeprank.evaluation.intervals import Estimate, estimate
 from deeprank.evaluation.metrics import query_table, triplet_correct
 from deeprank.triplets.relevance import coarse_labels
@@ -62,7 +61,11 @@ class Evaluation:
 
 
 def evaluate(
-    frame: pd.DataFrame, embeddings: npt.NDArray[np.float32], queries: npt.NDArray[np.int64], gallery: npt.NDArray[np.int64], triplets: npt.NDArray[np.int64]
+    frame: pd.DataFrame,
+    embeddings: npt.NDArray[np.float32],
+    queries: npt.NDArray[np.int64],
+    gallery: npt.NDArray[np.int64],
+    triplets: npt.NDArray[np.int64],
 ) -> Evaluation:
     """Compute every metric with its interval.
 
@@ -85,8 +88,3 @@ def evaluate(
     correct = triplet_correct(embeddings, triplets)
     metrics["triplet_accuracy"] = estimate(correct, groups[triplets[:, 0]])
     return Evaluation(metrics, table)
-
-
-def evaluated_rows(catalogue: Catalogue) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the rows of queries (test) and gallery (train) of a catalogue."""
-    return catalogue.rows("test"), catalogue.rows("train")

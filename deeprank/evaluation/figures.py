@@ -73,8 +73,20 @@ def triplet_grid(catalogue: Catalogue, triplets: pd.DataFrame, count: int = 8, s
     return _draw_rows(catalogue, pairs, "Triplets: query, positive, negative (relevance)")
 
 
+def photograph_sheet(catalogue: Catalogue, count: int = 32, seed: int = 0) -> Figure:
+    """Draw random photographs with their classes."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(catalogue.frame))[:count])
+    cells = [(int(row), _short(catalogue.frame["label"][row]), NEUTRAL) for row in rows]
+    return _draw_rows(catalogue, [cells[i : i + 8] for i in range(0, len(cells), 8)], f"{len(catalogue.frame):,} photographs, some of them")
+
+
 def neighbour_gallery(
-    catalogue: Catalogue, embeddings: npt.NDArray[np.float32], queries: pd.DataFrame, gallery: npt.NDArray[np.int64], count: int = 6, seed: int = 0
+    catalogue: Catalogue,
+    embeddings: npt.NDArray[np.float32],
+    queries: pd.DataFrame,
+    gallery: npt.NDArray[np.int64],
+    count: int = 6,
+    seed: int = 0,
 ) -> Figure:
     """Draw the neighbours of some queries that found their class first, and of the worst that did not.
 
@@ -99,7 +111,9 @@ def neighbour_gallery(
             distance = float(np.linalg.norm(embeddings[other] - embeddings[row]))
             line.append((int(other), f"{distance:.2f}\n{_short(labels[other])}", RIGHT if labels[other] == labels[row] else WRONG))
         lines.append(line)
-    return _draw_rows(catalogue, lines, f"{len(right)} queries that find their class first, and the {len(wrong)} worst that do not (distance)")
+    return _draw_rows(
+        catalogue, lines, f"{len(right)} queries that find their class first, and the {len(wrong)} worst that do not (distance)"
+    )
 
 
 def per_class_bars(per_class: pd.DataFrame) -> Figure:
@@ -136,7 +150,14 @@ def embedding_map(embeddings: npt.NDArray[np.float32], labels: Sequence[str], se
     common = [str(name) for name in pd.Series(names).value_counts().index[:50]]
     for name in common:
         x, y = np.median(plane[names == name], axis=0)
-        axes.annotate(_short(name), (x, y), fontsize=6.5, ha="center", va="center", bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.7})
+        axes.annotate(
+            _short(name),
+            (x, y),
+            fontsize=6.5,
+            ha="center",
+            va="center",
+            bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.7},
+        )
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(f"{len(chosen)} photographs, t-SNE of their embeddings", fontsize=11)
@@ -155,15 +176,18 @@ def cluster_montage(catalogue: Catalogue, clusters: Sequence[npt.NDArray[np.int6
     """
     labels = catalogue.frame["label"]
     lines = [
-        [(int(row), f"{caption}\n{_short(labels[row])}" if i == 0 else f"\n{_short(labels[row])}", NEUTRAL) for i, row in enumerate(members[:8])]
+        [
+            (int(row), f"{caption}\n{_short(labels[row])}" if i == 0 else f"\n{_short(labels[row])}", NEUTRAL)
+            for i, row in enumerate(members[:8])
+        ]
         for members, caption in zip(clusters, captions, strict=True)
     ]
     return _draw_rows(catalogue, lines, "Clusters: photographs nearest to each centre")
 
 
-def curves(points: pd.DataFrame, names: Sequence[str]) -> Figure:
+def curves(points: pd.DataFrame) -> Figure:
     """Draw a panel a metric over the epochs; columns of `points`: name, value, step."""
-    shown = [name for name in names if (points["name"] == name).any()]
+    shown = list(dict.fromkeys(points["name"]))
     figure = Figure(figsize=(3.4 * len(shown), 2.8), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         curve = points[points["name"] == name]

@@ -9,7 +9,10 @@ QUERY_CHUNK = 256
 
 
 def query_table(
-    queries: npt.NDArray[np.float32], query_classes: npt.NDArray[np.int64], gallery: npt.NDArray[np.float32], gallery_classes: npt.NDArray[np.int64]
+    queries: npt.NDArray[np.float32],
+    query_classes: npt.NDArray[np.int64],
+    gallery: npt.NDArray[np.float32],
+    gallery_classes: npt.NDArray[np.int64],
 ) -> pd.DataFrame:
     """Return a row a query with recall_at_1, _5, _10 (0 or 1) and map_at_r (average precision at R); NaN for a query whose
     class the gallery lacks.
@@ -25,7 +28,9 @@ def query_table(
     relevant = np.array([size_of.get(code, 0) for code in query_classes.tolist()])
     depth = min(len(gallery), max(int(relevant.max(initial=1)), max(RANKS)))
     rows = [
-        _chunk(queries[i : i + QUERY_CHUNK], query_classes[i : i + QUERY_CHUNK], relevant[i : i + QUERY_CHUNK], gallery, gallery_classes, depth)
+        _chunk(
+            queries[i : i + QUERY_CHUNK], query_classes[i : i + QUERY_CHUNK], relevant[i : i + QUERY_CHUNK], gallery, gallery_classes, depth
+        )
         for i in range(0, len(queries), QUERY_CHUNK)
     ]
     return pd.concat(rows, ignore_index=True)

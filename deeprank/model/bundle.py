@@ -30,7 +30,9 @@ class Bundle:
     folder: Path
 
     @classmethod
-    def save(cls, folder: Path, net: EmbeddingNet, network: NetworkSettings, preprocessing: Preprocessing, facts: dict[str, str]) -> "Bundle":
+    def save(
+        cls, folder: Path, net: EmbeddingNet, network: NetworkSettings, preprocessing: Preprocessing, facts: dict[str, str]
+    ) -> "Bundle":
         """Write a net to a folder; `facts` are kept in config.json (what it was trained on, and how)."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
@@ -39,6 +41,7 @@ class Bundle:
         config = {
             "format": FORMAT,
             "network": network.model_dump() | {"weights": "none"},
+            "started_from": network.model_dump(),
             "dimensions": net.dimensions,
             "checksums": {name: hash_file(folder / name) for name in ("model.safetensors", "preprocessing.json")},
             "facts": facts,

@@ -27,7 +27,13 @@ class Index:
 
     @classmethod
     def build(
-        cls, folder: Path, bundle: Bundle, catalogue: Catalogue, embeddings: npt.NDArray[np.float32], clusters: Clusters, settings: ClusterSettings
+        cls,
+        folder: Path,
+        bundle: Bundle,
+        catalogue: Catalogue,
+        embeddings: npt.NDArray[np.float32],
+        clusters: Clusters,
+        settings: ClusterSettings,
     ) -> "Index":
         """Write the index of a catalogue's embeddings (len(frame), d); the clusters' centroids are its coarse quantizer."""
         folder.mkdir(parents=True, exist_ok=True)

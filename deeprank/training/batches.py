@@ -52,7 +52,13 @@ class TrainingBatches:
     """An epoch's batches, each (images uint8 (n, 3, s, s), rows int64 (n,)); the same seed and epoch give the same ones."""
 
     def __init__(
-        self, catalogue: Catalogue, batches: list[npt.NDArray[np.int64]], size: int, augment: AugmentSettings, seed: tuple[int, int], decoders: Executor
+        self,
+        catalogue: Catalogue,
+        batches: list[npt.NDArray[np.int64]],
+        size: int,
+        augment: AugmentSettings,
+        seed: tuple[int, int],
+        decoders: Executor,
     ) -> None:
         self.catalogue, self.batches, self.size, self.augment, self.seed, self.decoders = catalogue, batches, size, augment, seed, decoders
 
@@ -68,4 +74,6 @@ class TrainingBatches:
         jpegs = self.catalogue.photographs(rows)
         # A generator a photograph: the result does not depend on which thread is faster.
         seeds = [[*self.seed, number, place] for place in range(len(rows))]
-        return torch.stack(list(self.decoders.map(lambda j, s: crop_and_flip(j, self.size, self.augment, np.random.default_rng(s)), jpegs, seeds)))
+        return torch.stack(
+            list(self.decoders.map(lambda j, s: crop_and_flip(j, self.size, self.augment, np.random.default_rng(s)), jpegs, seeds))
+        )

@@ -166,7 +166,10 @@ class _Training(pl.LightningModule):
             rising = (step + 1) / warm
             return min(rising, 0.5 * (1 + np.cos(np.pi * max(0.0, step - warm) / max(1, steps - warm))))
 
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, rate), "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, rate), "interval": "step"},
+        }
 
     def on_train_epoch_start(self) -> None:
         # Batches of one shop's photographs would spoil the statistics that BatchNorm learnt from a million images.
@@ -220,12 +223,20 @@ class _Bar(pl.Callback):
     """Progress with images a second and the time left; in a log file, the epoch's line stands instead."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+        )
         self.progress = Progress(*columns)
         self.task = self.progress.add_task("training", total=int(trainer.estimated_stepping_batches), speed="")
         self.progress.start()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
         assert isinstance(pl_module, _Training)
         speed = pl_module.images / (time.perf_counter() - pl_module.started)
         loss = float(pl_module.losses[-1])

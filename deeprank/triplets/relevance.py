@@ -33,7 +33,9 @@ def coarse_labels(labels: list[str]) -> list[str]:
     return ["/".join(label.split("/")[: max(depth - 1, 1)]) for label in labels]
 
 
-def relevance(codes: npt.NDArray[np.int64], i: npt.NDArray[np.int64], j: npt.NDArray[np.int64], weights: RelevanceWeights) -> npt.NDArray[np.float32]:
+def relevance(
+    codes: npt.NDArray[np.int64], i: npt.NDArray[np.int64], j: npt.NDArray[np.int64], weights: RelevanceWeights
+) -> npt.NDArray[np.float32]:
     """Return the relevance r(i, j) of pairs of rows of `codes` (see `levels`), elementwise.
 
     Source: the relevance of Wang et al. 2014 was never released; here it is the share of the folder path.

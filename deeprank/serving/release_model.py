@@ -1,0 +1,29 @@
+"""The release as an MLflow pyfunc model, from code: no pickle is written or read."""
+
+import base64
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+
+from deeprank.serving.registry import Release
+from deeprank.serving.search import Searcher
+
+NEIGHBOURS = 10
+
+
+class ReleaseModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
+    """Base64 images in, their neighbours out."""
+
+    def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
+        """Open the release beside the model."""
+        self.searcher = Searcher(Release(Path(context.artifacts["bundle"]).parent))
+
+    def predict(self, context: mlflow.pyfunc.PythonModelContext, model_input: pd.DataFrame) -> list[list[dict[str, object]]]:
+        """Return for each row of column `image` (base64) its neighbours as records of path, label, distance and cluster."""
+        images = [base64.b64decode(image) for image in model_input["image"]]
+        columns = ["path", "label", "distance", "cluster"]
+        return [found[columns].to_dict("records") for found in self.searcher.search(images, NEIGHBOURS)]
+
+
+mlflow.models.set_model(ReleaseModel())

@@ -1,0 +1,92 @@
+"""Configs that are read to the letter: ZenML ignores keys that it does not know, here they end the run before it starts."""
+
+import difflib
+import os
+from collections.abc import Callable, Iterable
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from pydantic import ValidationError
+from zenml.client import Client
+from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
+from zenml.pipelines.pipeline_definition import Pipeline
+
+from deeprank.errors import ConfigError, DeepRankError
+from deeprank.settings import Settings
+
+
+class StrictPipeline(Pipeline):
+    """A pipeline that checks its YAML file, and that the stack tracks where MLFLOW_TRACKING_URI says, before a run."""
+
+    def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> "StrictPipeline":
+        """Check the file, then do as ZenML does."""
+        try:
+            if config_path:
+                check_config(Path(config_path), self.entrypoint)
+            check_tracking()
+        except DeepRankError as error:
+            raise click.ClickException(str(error)) from None
+        return super().with_options(*args, config_path=config_path, **kwargs)
+
+
+def strict_pipeline(**options: Any) -> Callable[[Callable[..., None]], StrictPipeline]:
+    """Make a StrictPipeline of a function; options as in `zenml.pipeline`."""
+    return lambda function: StrictPipeline(name=function.__name__, entrypoint=function, **options)
+
+
+def check_config(file: Path, entrypoint: Callable[..., None]) -> None:
+    """Refuse a run configuration with a key that ZenML or a room of the library does not know, or a value of a wrong type.
+
+    Raises:
+        ConfigError: names file, key and the nearest right one.
+    """
+    try:
+        config = yaml.safe_load(file.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is no YAML: {error}") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{file}: expected keys and values, found {type(config).__name__}")
+    _known(file, "", config, [*PipelineRunConfiguration.model_fields, "parameters"])
+    rooms: dict[str, type[Settings]] = {name: parameter.annotation for name, parameter in signature(entrypoint).parameters.items()}
+    _known(file, "steps.", config.get("steps") or {}, [*rooms, "evaluate"])
+    parameters = config.get("parameters") or {}
+    _known(file, "parameters.", parameters, list(rooms))
+    for room, given in parameters.items():
+        try:
+            rooms[room].model_validate(given)
+        except ValidationError as error:
+            raise ConfigError("\n".join(_explain(file, room, rooms[room], problem) for problem in error.errors())) from None
+
+
+def _known(file: Path, where: str, given: Iterable[str], known: list[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{file}: unknown key {where}{key}{_nearest(str(key), known)}")
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(known), 1)
+    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+
+
+def _explain(file: Path, room: str, model: Any, problem: Any) -> str:
+    where = [str(part) for part in problem["loc"]]
+    name = ".".join(["parameters", room, *where])
+    if problem["type"] != "extra_forbidden":
+        return f"{file}: {name}: {problem['msg']}, found {problem['input']!r}"
+    for part in where[:-1]:
+        model = model.model_fields[part].annotation
+    return f"{file}: unknown key {name}{_nearest(where[-1], model.model_fields)}"
+
+
+def check_tracking() -> None:
+    """Refuse a stack without an MLflow tracker, or whose tracker is not where MLFLOW_TRACKING_URI says."""
+    tracker = Client().active_stack.experiment_tracker
+    if tracker is None:
+        raise ConfigError(f"the stack {Client().active_stack.name} has no MLflow tracker: run `make setup`, or name another with -s")
+    configured, wanted = tracker.config.tracking_uri, os.environ.get("MLFLOW_TRACKING_URI")
+    if wanted and configured != wanted:
+        raise ConfigError(f"MLFLOW_TRACKING_URI is {wanted}, but the stack tracks to {configured}: run `make setup` again to follow it")

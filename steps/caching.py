@@ -1,0 +1,43 @@
+"""The cache must never lie: a step's key holds every source file that the step reaches through its imports."""
+
+import ast
+from pathlib import Path
+
+from zenml.config import CachePolicy
+
+from deeprank.home import PROJECT
+
+OWN = ("deeprank", "steps")
+
+
+def cache_on_sources(step_file: str) -> CachePolicy:
+    """Return the policy of the step in `step_file`: its cache misses when any source it reaches, or the lock file, changes."""
+    sources = reached_sources(Path(step_file).resolve())
+    return CachePolicy(file_dependencies=sorted(str(file.relative_to(PROJECT)) for file in [*sources, PROJECT / "constraints.txt"]))
+
+
+def reached_sources(start: Path) -> set[Path]:
+    """Return the project's files that a file reaches through its imports, itself included."""
+    reached: set[Path] = set()
+    waiting = [start]
+    while waiting:
+        file = waiting.pop()
+        if file in reached:
+            continue
+        reached.add(file)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            waiting += [found for name in names if name.split(".")[0] in OWN for found in _files_of(name)]
+    return reached
+
+
+def _files_of(module: str) -> list[Path]:
+    """Return the file of a module, and the __init__.py of each package above it."""
+    parts = module.split(".")
+    packages = [PROJECT.joinpath(*parts[: i + 1], "__init__.py") for i in range(len(parts))]
+    return [file for file in [*packages, PROJECT.joinpath(*parts).with_suffix(".py")] if file.is_file()]

@@ -1,0 +1,41 @@
+"""Folder of photographs → catalogue."""
+
+import logging
+from typing import Annotated
+
+from zenml import get_step_context, step
+from zenml.client import Client
+
+from deeprank.data.ingest import IngestSettings, ingest, require_classes
+from deeprank.data.sources import source_folder
+from deeprank.evaluation.figures import photograph_sheet
+from steps.artifacts import CatalogueArtifact, new_folder
+from steps.materializers import FolderMaterializer
+from steps.tracking import SETTINGS, Tracked, git_commit, log_parameters
+
+logger = logging.getLogger(__name__)
+
+
+# Always runs: only looking at the folder can tell whether anything changed, and it costs what changed.
+@step(enable_cache=False, experiment_tracker=True, settings=SETTINGS, output_materializers=FolderMaterializer, name="ingest")
+def ingest_step(settings: IngestSettings) -> Annotated[CatalogueArtifact, "catalogue"]:
+    """Bring the catalogue up to date."""
+    run = get_step_context().pipeline_run
+    log_parameters(run.config.parameters or {})
+    folder = new_folder()
+    reporter = Tracked(folder)
+    reporter.note("git.commit", git_commit())
+    source = source_folder(settings, logger.info)
+    catalogue, report = ingest(source, settings, f"{Client().active_stack.artifact_store.path}/catalogues")
+    logger.info("%d files: %s; %d read, %d gone", report.found, report.counts, report.read, report.removed)
+    for remark in report.remarks[:20]:
+        logger.warning(remark)
+    require_classes(catalogue.frame, source)
+    reporter.note("catalogue.source", str(source))
+    reporter.note("catalogue.version", str(catalogue.version))
+    reporter.note("catalogue.fingerprint", catalogue.fingerprint)
+    for name, value in report.metrics().items():
+        reporter.metric(f"data.{name}", value)
+    reporter.figure("photographs", photograph_sheet(catalogue))
+    reporter.save()
+    return CatalogueArtifact.write(folder, catalogue)

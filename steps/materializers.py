@@ -1,0 +1,42 @@
+"""How ZenML keeps the artifacts: folders as folders, their pictures shown in its dashboard."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from zenml.enums import ArtifactType, VisualizationType
+from zenml.materializers.base_materializer import BaseMaterializer
+from zenml.utils import io_utils
+
+from steps.artifacts import RECORD, Artifact
+
+
+class FolderMaterializer(BaseMaterializer):
+    """Keeps any artifact of `steps.artifacts`."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Artifact,)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
+
+    def save(self, data: Artifact) -> None:
+        """Copy the artifact's folder into the artifact store."""
+        io_utils.copy_dir(str(data.folder), self.uri, overwrite=True)
+
+    def load(self, data_type: type[Artifact]) -> Artifact:
+        """Return the artifact; on a local store it is the stored folder itself."""
+        if Path(self.uri).is_dir():
+            return data_type(Path(self.uri))
+        with self.get_temporary_directory(delete_at_exit=True) as folder:
+            io_utils.copy_dir(self.uri, folder, overwrite=True)
+            return data_type(Path(folder))
+
+    def save_visualizations(self, data: Artifact) -> dict[str, VisualizationType]:
+        """Show the pictures of the record."""
+        return {f"{self.uri}/{RECORD}/{file.name}": VisualizationType.IMAGE for file in data.record.figures.values()}
+
+    def extract_metadata(self, data: Artifact) -> dict[str, Any]:
+        """Show the record's last numbers and its notes."""
+        record = data.record
+        return {point.name: point.value for point in record.points} | record.notes
+
+    def compute_content_hash(self, data: Artifact) -> str:
+        """Return the hash that decides about the next step's cache."""
+        return data.content_hash()

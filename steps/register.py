@@ -1,0 +1,49 @@
+"""Bundle, index and evaluation → one model version in the registry."""
+
+import logging
+import shutil
+from typing import Annotated
+
+from zenml import step
+
+from deeprank.serving.registry import RegisterSettings, register, release_facts
+from steps.artifacts import RECORD, BundleArtifact, CatalogueArtifact, EvaluationArtifact, IndexArtifact, ReleaseArtifact, new_folder
+from steps.caching import cache_on_sources
+from steps.materializers import FolderMaterializer
+from steps.tracking import SETTINGS, Tracked
+
+logger = logging.getLogger(__name__)
+
+
+@step(
+    cache_policy=cache_on_sources(__file__),
+    experiment_tracker=True,
+    settings=SETTINGS,
+    output_materializers=FolderMaterializer,
+    name="register",
+)
+def register_step(
+    catalogue: CatalogueArtifact, bundle: BundleArtifact, index: IndexArtifact, evaluation: EvaluationArtifact, settings: RegisterSettings
+) -> Annotated[ReleaseArtifact, "release"]:
+    """Register the release; the champion changes hands where the new one is better."""
+    release = new_folder()
+    for name, part in {"bundle": bundle, "index": index, "evaluation": evaluation}.items():
+        shutil.copytree(part.folder, release / name, ignore=shutil.ignore_patterns(RECORD))
+    photographs = catalogue.open()
+    tags = {
+        "catalogue.uri": photographs.uri,
+        "catalogue.version": str(photographs.version),
+        "catalogue.fingerprint": photographs.fingerprint,
+    }
+    registered = register(release, settings, tags)
+    logger.info(
+        "registered %s version %d (%s): %s", registered.name, registered.version, ", ".join(registered.aliases), registered.decision.reason
+    )
+    folder = new_folder()
+    reporter = Tracked(folder)
+    reporter.note("release.version", str(registered.version))
+    reporter.note("release.aliases", ", ".join(registered.aliases))
+    reporter.note("release.reason", registered.decision.reason)
+    reporter.save()
+    (folder / "release.json").write_text(release_facts(registered))
+    return ReleaseArtifact(folder)

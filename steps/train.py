@@ -1,0 +1,31 @@
+"""Triplets → model bundle."""
+
+from typing import Annotated
+
+import pandas as pd
+from zenml import step
+
+from deeprank.evaluation.figures import curves
+from deeprank.training.fit import TrainSettings, fit
+from steps.artifacts import BundleArtifact, CatalogueArtifact, TripletsArtifact, new_folder
+from steps.caching import cache_on_sources
+from steps.materializers import FolderMaterializer
+from steps.tracking import SETTINGS, Tracked
+
+
+@step(
+    cache_policy=cache_on_sources(__file__),
+    experiment_tracker=True,
+    settings=SETTINGS,
+    output_materializers=FolderMaterializer,
+    name="train",
+)
+def train_step(catalogue: CatalogueArtifact, triplets: TripletsArtifact, settings: TrainSettings) -> Annotated[BundleArtifact, "bundle"]:
+    """Fine-tune the net."""
+    folder = new_folder()
+    reporter = Tracked(folder)
+    bundle = fit(catalogue.open(), triplets.open(), settings, folder, reporter)
+    reporter.note("model.weights", bundle.weights_hash)
+    reporter.figure("curves", curves(pd.DataFrame(vars(point) for point in reporter.points)))
+    reporter.save()
+    return BundleArtifact(folder)
