@@ -30,6 +30,7 @@ def activate() -> None:
         "ZENML_LOGGING_VERBOSITY": "INFO",
         "MLFLOW_TRACKING_URI": default_tracking_uri(),
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     }
     if (PROJECT / "pyproject.toml").exists():

@@ -50,7 +50,7 @@ def register_stack() -> None:
         elif configuration:
             client.update_stack_component(STACK, kind, configuration=configuration)
     if client.list_stacks(name=STACK).total == 0:
-        client.create_stack(STACK, {kind: STACK for kind in components})
+        client.create_stack(STACK, dict.fromkeys(components, STACK))
     client.activate_stack(STACK)
 
 

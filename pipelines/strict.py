@@ -42,6 +42,7 @@ def check_config(file: Path, entrypoint: Callable[..., None]) -> None:
 
     Raises:
         ConfigError: names file, key and the nearest right one.
+
     """
     try:
         config = yaml.safe_load(file.read_text()) or {}

@@ -18,7 +18,6 @@ from steps.sample_triplets import sample_triplets_step
 from steps.tracking import track_cached_steps
 from steps.train import train_step
 
-
 # Harmless: ZenML makes a pydantic model of the parameters, and every class has a method `register`.
 warnings.filterwarnings("ignore", message='Field name "register"')
 

@@ -1,5 +1,6 @@
 """Into MLflow: as a step reports it, and again for a step that came from the cache."""
 
+import logging
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "deeprank"
 SETTINGS = {"experiment_tracker": {"experiment_name": EXPERIMENT}}
 FIGURES = "figures"
+# ZenML's tracker complains after each step about every framework of MLflow's that is not installed.
+logging.getLogger("zenml.integrations.mlflow.experiment_trackers.mlflow_experiment_tracker").setLevel(logging.ERROR)
 
 
 class Tracked(Record):

@@ -55,6 +55,7 @@ class Catalogue:
     Attributes:
         uri: of the Lance table; local or an object store.
         version: of the Lance table.
+
     """
 
     uri: str
@@ -90,6 +91,7 @@ class Catalogue:
 
         Raises:
             DataError: the table no longer holds one of them.
+
         """
         offsets = self.frame["image_row"].to_numpy()[np.asarray(rows, dtype=np.int64)]
         unique, where = np.unique(offsets, return_inverse=True)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,7 @@ class IngestSettings(Settings):
         near_duplicate_bits: perceptual hashes (64 bits) that differ in at most so many bits are near-duplicates.
         shares: of the splits.
         version: use this old version of the catalogue instead of looking at the folder.
+
     """
 
     source: str = "auto"
@@ -88,7 +89,9 @@ class IngestReport:
         return {f"files.{name}": float(count) for name, count in named.items()} | {"groups_across_splits": float(self.crossing)}
 
 
-def ingest(folder: Path, settings: IngestSettings, catalogues: str, progress: bool = True) -> tuple[Catalogue, IngestReport]:
+def ingest(
+    folder: Path, settings: IngestSettings, catalogues: str, progress: bool = True, keep_split: bool = True
+) -> tuple[Catalogue, IngestReport]:
     """Bring the catalogue of a folder up to date and return its newest version.
 
     Args:
@@ -96,14 +99,16 @@ def ingest(folder: Path, settings: IngestSettings, catalogues: str, progress: bo
         settings: see IngestSettings.
         catalogues: folder or object-store URI under which catalogues live.
         progress: show a progress bar.
+        keep_split: take train/, val/ and test/ on top of the folder as its splits.
 
     Raises:
         DataError: the folder is missing, unreadable or empty.
         ConfigError: `settings.version` does not exist.
+
     """
     folder = folder.expanduser().resolve()
     files = _scan(folder)
-    own_split = {"train", "test"} <= {path.split("/", 1)[0] for path in files if "/" in path}
+    own_split = keep_split and {"train", "test"} <= {path.split("/", 1)[0] for path in files if "/" in path}
     uri = f"{catalogues.rstrip('/')}/{_table_name(folder, settings, own_split)}"
     if settings.version is not None:
         catalogue = _old_version(uri, settings.version)
@@ -125,6 +130,24 @@ def ingest(folder: Path, settings: IngestSettings, catalogues: str, progress: bo
             _append(uri, rows, read, len(events))
     catalogue = Catalogue(uri, lance.dataset(uri).version)
     return catalogue, _report(catalogue, len(files), len(stale), len(gone), moved)
+
+
+def whole_folder(folder: Path, catalogues: str, say: Callable[[str], None]) -> Catalogue:
+    """Return a catalogue of a folder taken as one: all of it in the train split, train/ and test/ being class names like others.
+
+    Args:
+        folder: of <class>/<image>.
+        catalogues: where the catalogue goes.
+        say: hears about each file that is left out.
+
+    """
+    settings = IngestSettings(source=str(folder), shares=SplitShares(train=1, val=0, test=0))
+    catalogue, report = ingest(folder, settings, catalogues, keep_split=False)
+    for remark in report.remarks:
+        say(remark)
+    if not len(catalogue.frame):
+        raise DataError(f"{folder}: not one file is a readable photograph in a class folder; expected {folder}/<class>/<image>")
+    return catalogue
 
 
 def _table_name(folder: Path, settings: IngestSettings, own_split: bool) -> str:

@@ -26,6 +26,7 @@ class Photograph:
         width, height: of the stored form, in pixels.
         phash: 64-bit perceptual hash of the stored form.
         remark: what was converted on the way, in words; empty for an ordinary photograph.
+
     """
 
     jpeg: bytes
@@ -45,6 +46,7 @@ def canonical(data: bytes) -> Photograph:
 
     Raises:
         DataError: the bytes are no image, are truncated, or the image is too small or too large.
+
     """
     image, remarks = _decode(data)
     scale = SHORT_SIDE / min(image.size)

@@ -17,6 +17,7 @@ def near_duplicates(phashes: npt.NDArray[np.uint64], queries: npt.NDArray[np.int
         phashes: (n,) hashes of all photographs.
         queries: indices into `phashes` to find the neighbours of; pairs among the others are not looked for.
         bits: Hamming distance, 0 to 64.
+
     """
     if not len(queries):
         return np.empty((0, 2), dtype=np.int64)
@@ -25,7 +26,7 @@ def near_duplicates(phashes: npt.NDArray[np.uint64], queries: npt.NDArray[np.int
     index.add(codes)
     # faiss keeps distances strictly below the radius.
     limits, _, found = index.range_search(codes[queries], bits + 1)
-    pairs = np.stack([np.repeat(queries, np.diff(limits.astype(np.int64))), found.astype(np.int64)], axis=1)
+    pairs = np.stack([np.repeat(queries, np.diff(limits).astype(np.int64)), found.astype(np.int64)], axis=1)
     return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
@@ -35,6 +36,7 @@ def join_groups(groups: Sequence[int], pairs: npt.NDArray[np.int64]) -> list[int
     Args:
         groups: for each photograph, oldest first, the index of its group's oldest member.
         pairs: (m, 2) indices of photographs that belong together.
+
     """
     root = list(groups)
 
@@ -71,6 +73,7 @@ def place(events: pd.DataFrame, fresh: pd.DataFrame, bits: int, shares: Mapping[
         fresh: new rows, to be appended after them.
         bits: see `near_duplicates`.
         shares: of the splits; None where the folder has splits of its own, which stay.
+
     """
     everything = pd.concat([events, fresh], ignore_index=True) if len(events) else fresh.copy()
     usable = everything["status"].isin(["ok", "duplicate"])

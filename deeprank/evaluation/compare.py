@@ -12,7 +12,6 @@ from deeprank.evaluation.figures import embedding_map, neighbour_gallery, per_cl
 from deeprank.model.bundle import Bundle
 from deeprank.model.embedding import embed_catalogue
 from deeprank.model.network import EmbeddingNet, NetworkSettings
-from deeprank.model.preprocessing import Preprocessing
 from deeprank.reporting import Reporter
 from deeprank.triplets.sampling import Triplets
 
@@ -24,6 +23,7 @@ def evaluate_bundle(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, re
 
     Raises:
         DataError: the test split has no triplet.
+
     """
     queries, gallery = catalogue.rows("test"), catalogue.rows("train")
     drawn = triplets.of("test")[["query", "positive", "negative"]].to_numpy()

@@ -23,6 +23,7 @@ class Evaluation:
     Attributes:
         metrics: by name, e.g. fine.recall_at_1, coarse.map_at_r, triplet_accuracy.
         queries: a row a query: row (of the catalogue's frame), label, and each metric's value, e.g. fine.recall_at_1.
+
     """
 
     metrics: dict[str, Estimate]
@@ -74,6 +75,7 @@ def evaluate(
         embeddings: (len(frame), d) of unit length; only the rows that the other arguments name are looked at.
         queries, gallery: rows of the frame.
         triplets: (m, 3) rows of the frame.
+
     """
     labels = frame["label"].tolist()
     groups = np.unique(frame["group"], return_inverse=True)[1]

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,10 +37,10 @@ def _short(label: str) -> str:
     return name if len(name) <= 22 else name[:21] + "…"
 
 
-def _grid(rows: int, columns: int, title: str) -> tuple[Figure, npt.NDArray[np.object_]]:
+def _grid(rows: int, columns: int, title: str) -> tuple[Figure, npt.NDArray[Any]]:
     figure = Figure(figsize=(columns * 1.45, rows * 1.65 + 0.5), layout="constrained")
     figure.suptitle(title, fontsize=11, color=INK)
-    axes: npt.NDArray[np.object_] = figure.subplots(rows, columns, squeeze=False)
+    axes: npt.NDArray[Any] = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     return figure, axes
@@ -97,6 +98,7 @@ def neighbour_gallery(
         gallery: rows searched.
         count: of queries of each kind.
         seed: which right ones.
+
     """
     wrong = queries[queries["fine.recall_at_1"] == 0].sort_values("fine.map_at_r", kind="stable").head(count)
     right = queries[queries["fine.recall_at_1"] == 1]
@@ -146,7 +148,7 @@ def embedding_map(embeddings: npt.NDArray[np.float32], labels: Sequence[str], se
     axes = figure.subplots()
     colour = {top: f"C{i % 10}" for i, top in enumerate(np.unique(tops))}
     for top in np.unique(tops):
-        axes.scatter(*plane[tops == top].T, s=9, color=colour[top], alpha=0.65, label=top, linewidths=0)
+        axes.scatter(plane[tops == top, 0], plane[tops == top, 1], s=9, color=colour[top], alpha=0.65, label=top, linewidths=0)
     common = [str(name) for name in pd.Series(names).value_counts().index[:50]]
     for name in common:
         x, y = np.median(plane[names == name], axis=0)
@@ -173,6 +175,7 @@ def cluster_montage(catalogue: Catalogue, clusters: Sequence[npt.NDArray[np.int6
         catalogue: where the photographs are.
         clusters: rows of each, nearest to the centre first.
         captions: of each cluster.
+
     """
     labels = catalogue.frame["label"]
     lines = [

@@ -25,6 +25,7 @@ def estimate(values: npt.NDArray[np.float64], groups: npt.NDArray[np.int64], see
         values: (n,) one a query or triplet.
         groups: (n,) which values belong together and are drawn together.
         seed: of the resampling.
+
     """
     keep = ~np.isnan(values)
     values, groups = values[keep], groups[keep]

@@ -22,11 +22,12 @@ def query_table(
         query_classes, gallery_classes: (n,) class codes.
 
     Source: average precision at R, Musgrave et al. 2020, "A Metric Learning Reality Check", section 3.2.
+
     """  # noqa: D205
     values, sizes = np.unique(gallery_classes, return_counts=True)
     size_of = dict(zip(values.tolist(), sizes.tolist(), strict=True))
     relevant = np.array([size_of.get(code, 0) for code in query_classes.tolist()])
-    depth = min(len(gallery), max(int(relevant.max(initial=1)), max(RANKS)))
+    depth = min(len(gallery), max(int(relevant.max(initial=1)), *RANKS))
     rows = [
         _chunk(
             queries[i : i + QUERY_CHUNK], query_classes[i : i + QUERY_CHUNK], relevant[i : i + QUERY_CHUNK], gallery, gallery_classes, depth
@@ -64,6 +65,7 @@ def triplet_correct(embeddings: npt.NDArray[np.float32], triplets: npt.NDArray[n
         triplets: (m, 3) row indices of query, positive, negative.
 
     Source: "similarity precision" of Wang et al. 2014, section 6.2, is the mean of it.
+
     """
     query, positive, negative = (embeddings[triplets[:, i]] for i in range(3))
     return ((query * positive).sum(axis=1) > (query * negative).sum(axis=1)).astype(np.float64)

@@ -17,6 +17,7 @@ class PromotionSettings(Settings):
     Attributes:
         floor: recall@1 that the first champion needs at least.
         margin: by how much a challenger's recall@1 must exceed the champion's.
+
     """
 
     floor: float = Field(0.5, ge=0, le=1)

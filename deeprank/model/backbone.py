@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -38,11 +39,12 @@ def create_backbone(name: str, weights: str) -> tuple[nn.Module, tuple[float, ..
 
     Raises:
         ConfigError: no such model, or no such weights for it.
+
     """
     if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[-1]}*")[:5])
+        near = ", ".join(timm.list_models(f"*{name.rsplit('_', maxsplit=1)[-1]}*")[:5])
         raise ConfigError(f"backbone {name}: timm has no such model" + (f"; it has {near}" if near else ""))
-    net = timm.create_model(name, pretrained=weights == "hub", num_classes=0)
+    net: Any = timm.create_model(name, pretrained=weights == "hub", num_classes=0)
     mean, std = net.default_cfg["mean"], net.default_cfg["std"]
     if weights == "package":
         if name not in PACKAGED:

@@ -75,6 +75,7 @@ class Bundle:
 
         Raises:
             ModelError: a file is missing or is not the one that was saved.
+
         """
         checksums = self.config["checksums"]
         assert isinstance(checksums, dict)

@@ -56,9 +56,10 @@ def embed_catalogue(
         catalogue: where the photographs are.
         rows: indices into `catalogue.frame`.
         progress: shown before a progress bar; None for no bar.
+
     """
     keep_freed_memory()
-    net = net.to(device(), memory_format=torch.channels_last)
+    net = net.to(device()).to(memory_format=torch.channels_last)
     out = np.empty((len(rows), net.dimensions), dtype=np.float32)
     starts = range(0, len(rows), BATCH)
     with ThreadPoolExecutor(os.cpu_count()) as decoders:

@@ -20,4 +20,4 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     wanted = ((M_MMAP_THRESHOLD, 2**30), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26))
-    return all([bool(mallopt(parameter, value)) for parameter, value in wanted])
+    return sum(mallopt(parameter, value) for parameter, value in wanted) == len(wanted)

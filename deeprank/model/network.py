@@ -15,6 +15,7 @@ class NetworkSettings(Settings):
         backbone: any timm model.
         weights: see `create_backbone`.
         dimensions: of the embedding; 0 keeps the ConvNet's own features (the frozen baseline).
+
     """
 
     backbone: str = "tf_efficientnet_lite0"

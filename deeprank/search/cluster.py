@@ -20,6 +20,7 @@ class ClusterSettings(Settings):
         exact_below: up to so many photographs the index is exact, above it looks into the nearest clusters only.
         probes: clusters looked into.
         seed: of k-means.
+
     """
 
     clusters: int = Field(0, ge=0)

@@ -39,7 +39,7 @@ class Index:
         folder.mkdir(parents=True, exist_ok=True)
         exact = len(embeddings) <= settings.exact_below
         dimensions = embeddings.shape[1]
-        index = faiss.IndexFlatIP(dimensions)
+        index: faiss.Index = faiss.IndexFlatIP(dimensions)
         if not exact:
             quantizer = faiss.IndexFlatIP(dimensions)
             quantizer.add(clusters.centroids)
@@ -90,6 +90,7 @@ class Index:
 
         Raises:
             ModelError: it is another one, or a file is damaged.
+
         """
         if self.facts["model"] != bundle.weights_hash:
             raise ModelError(f"{self.folder} was built with another model than {bundle.folder}: build it anew")

@@ -10,10 +10,13 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
 from pydantic import Field
 
 from deeprank.errors import ModelError
 from deeprank.evaluation.evaluate import Evaluation
+from deeprank.evaluation.intervals import Estimate
 from deeprank.evaluation.promotion import Decision, PromotionSettings, decide
 from deeprank.home import home
 from deeprank.model.bundle import Bundle
@@ -48,6 +51,7 @@ class Release:
 
         Raises:
             ModelError: there is none, or it is another model's.
+
         """
         index = Index(self.folder / "index")
         index.require(self.bundle)
@@ -71,6 +75,7 @@ def register(folder: Path, settings: RegisterSettings, tags: dict[str, str]) -> 
         folder: with bundle/, index/ and evaluation/.
         settings: name, and what the champion must reach.
         tags: facts to keep with the version (catalogue version, fingerprint, …).
+
     """
     client = MlflowClient()
     info = mlflow.pyfunc.log_model(
@@ -78,6 +83,7 @@ def register(folder: Path, settings: RegisterSettings, tags: dict[str, str]) -> 
         python_model=str(RELEASE_CODE),
         artifacts={part: str(folder / part) for part in PARTS},
         pip_requirements=["deeprank"],
+        signature=ModelSignature(inputs=Schema([ColSpec("string", "image")])),
         registered_model_name=settings.name,
     )
     version = int(info.registered_model_version)
@@ -134,6 +140,7 @@ def open_release(model: str) -> Release:
 
     Raises:
         ModelError: there is no such folder, model, alias or version.
+
     """
     if not model.startswith("models:/"):
         folder = Path(model)
@@ -168,6 +175,45 @@ def versions(name: str = "deeprank") -> list[dict[str, object]]:
         }
         for version in found
     ]
+
+
+@dataclass(frozen=True)
+class ReleaseSummary:
+    """The newest release in words and figures, with two photographs of its index to try it on."""
+
+    version: int
+    aliases: str
+    reason: str
+    metrics: dict[str, Estimate]
+    source: str
+    example: str
+    other: str
+
+
+def latest_release(name: str) -> ReleaseSummary:
+    """Return the newest release of a model.
+
+    Raises:
+        ModelError: there is none.
+
+    """
+    found = versions(name)
+    if not found:
+        raise ModelError(f"no release of {name} is registered yet: `deeprank run configs/demo.yaml` makes one")
+    newest = found[0]
+    release = open_release(f"models:/{name}/{newest['version']}")
+    rows = release.index.rows
+    asks = rows[rows["split"] == "test"].iloc[0]
+    alike = rows[(rows["label"] == asks["label"]) & (rows["path"] != asks["path"])].iloc[0]
+    return ReleaseSummary(
+        version=int(str(newest["version"])),
+        aliases=str(newest["aliases"]),
+        reason=str(newest["promotion"]),
+        metrics=Evaluation.load(release.folder / "evaluation").metrics,
+        source=MlflowClient().get_run(str(newest["run_id"])).data.tags["catalogue.source"],
+        example=asks["path"],
+        other=alike["path"],
+    )
 
 
 def release_facts(registered: Registered) -> str:

@@ -1,10 +1,13 @@
 """The release as an MLflow pyfunc model, from code: no pickle is written or read."""
 
 import base64
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from deeprank.serving.registry import Release
 from deeprank.serving.search import Searcher
@@ -12,14 +15,16 @@ from deeprank.serving.search import Searcher
 NEIGHBOURS = 10
 
 
-class ReleaseModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
+class ReleaseModel(PythonModel):
     """Base64 images in, their neighbours out."""
 
-    def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
+    def load_context(self, context: PythonModelContext) -> None:
         """Open the release beside the model."""
         self.searcher = Searcher(Release(Path(context.artifacts["bundle"]).parent))
 
-    def predict(self, context: mlflow.pyfunc.PythonModelContext, model_input: pd.DataFrame) -> list[list[dict[str, object]]]:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> list[list[dict[Hashable, Any]]]:
         """Return for each row of column `image` (base64) its neighbours as records of path, label, distance and cluster."""
         images = [base64.b64decode(image) for image in model_input["image"]]
         columns = ["path", "label", "distance", "cluster"]

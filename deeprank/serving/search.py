@@ -29,6 +29,7 @@ class Searcher:
 
         Raises:
             DataError: some bytes are no image that can be read.
+
         """
         return embed_jpegs(*self._model, [canonical(image).jpeg for image in images])
 

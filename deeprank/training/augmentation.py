@@ -22,6 +22,7 @@ class AugmentSettings(Settings):
         flip: probability of a left-right flip.
         brightness, contrast, saturation: factors lie within 1 - x .. 1 + x.
         tint: each colour channel's own factor lies within 1 - x .. 1 + x (shops differ in the colour of their light).
+
     """
 
     smallest_crop: float = Field(0.4, gt=0, le=1)
@@ -56,6 +57,7 @@ def change_light(images: Tensor, settings: AugmentSettings, rng: np.random.Gener
 
     Returns:
         float32 (n, 3, s, s) in 0..255.
+
     """
     n = len(images)
 

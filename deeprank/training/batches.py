@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ def class_batches(classes: npt.NDArray[np.int64], per_batch: int, per_class: int
 
     Returns:
         Arrays of indices into `classes`, of equal length.
+
     """
     chunks: list[tuple[int, npt.NDArray[np.int64]]] = []
     for value in np.unique(classes):
@@ -66,7 +68,7 @@ class TrainingBatches:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        images = in_background([lambda number=number: self._load(number) for number in range(len(self))])
+        images = in_background([partial(self._load, number) for number in range(len(self))])
         return zip(images, map(torch.from_numpy, self.batches), strict=True)
 
     def _load(self, number: int) -> Tensor:

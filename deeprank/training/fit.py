@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from pydantic import Field
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
@@ -49,6 +50,7 @@ class TrainSettings(Settings):
         weight_decay: of AdamW.
         warmup: share of all steps during which the rates rise; then they fall along a cosine.
         seed: of everything random.
+
     """
 
     network: NetworkSettings = NetworkSettings()
@@ -84,6 +86,7 @@ def fit(catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, folde
     Raises:
         DataError: fewer than two classes to train on.
         ConfigError: no such net, weights or loss.
+
     """
     keep_freed_memory()
     pl.seed_everything(settings.seed, verbose=False)
@@ -143,7 +146,7 @@ class _Training(pl.LightningModule):
     def __init__(self, catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, plan: _Plan, reporter: Reporter) -> None:
         super().__init__()
         self.catalogue, self.triplets, self.settings, self.plan, self.reporter = catalogue, triplets, settings, plan, reporter
-        self.net = EmbeddingNet(settings.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = EmbeddingNet(settings.network).to(memory_format=torch.channels_last)
         self.loss = create_loss(settings.loss, int(plan.classes.max()) + 1, self.net.dimensions)
         self.class_of_row = torch.full((len(catalogue.frame),), -1)
         self.class_of_row[torch.from_numpy(plan.rows)] = torch.from_numpy(plan.classes)
@@ -157,7 +160,7 @@ class _Training(pl.LightningModule):
         seed = (self.settings.seed, self.current_epoch)
         return TrainingBatches(self.catalogue, rows, self.settings.train_size, self.settings.augment, seed, self.decoders)
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = torch.optim.AdamW(parameter_groups(self.net, self.loss, self.settings), weight_decay=self.settings.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
         warm = max(1, round(steps * self.settings.warmup))

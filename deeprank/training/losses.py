@@ -4,7 +4,6 @@ import difflib
 import inspect
 from typing import Any
 
-from pydantic import Field
 from pytorch_metric_learning import losses as library
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ class LossSettings(Settings):
     """Which loss: a name of pytorch-metric-learning, or RankingHinge; and its arguments."""
 
     name: str = "SupConLoss"
-    arguments: dict[str, float | int | bool | str] = Field(default_factory=lambda: {"temperature": 0.1})
+    arguments: dict[str, float | int | bool | str] = {"temperature": 0.1}
 
 
 class RankingHinge(nn.Module):
@@ -50,6 +49,7 @@ def create_loss(settings: LossSettings, classes: int, dimensions: int) -> nn.Mod
 
     Raises:
         ConfigError: no such loss, or arguments that it does not take.
+
     """
     names = [name for name in dir(library) if inspect.isclass(getattr(library, name)) and name.endswith("Loss")]
     names.append(RankingHinge.__name__)

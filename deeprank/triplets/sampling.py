@@ -23,6 +23,7 @@ class SampleSettings(Settings):
         near_share: share of negatives drawn from the query's coarse class where it has another fine class.
         weights: of graded relevance.
         seed: same seed, same triplets.
+
     """
 
     positives: int = Field(2, ge=1)
@@ -40,6 +41,7 @@ class Triplets:
         frame: columns query, positive, negative (row indices into the catalogue's frame), relevance_positive,
             relevance_negative (float32) and split; a triplet never leaves its split.
         fingerprint: of the catalogue that the indices belong to.
+
     """
 
     frame: pd.DataFrame
@@ -61,6 +63,7 @@ def sample_triplets(photographs: pd.DataFrame, settings: SampleSettings, fingerp
 
     Raises:
         DataError: the train split has no two classes of which one has two photographs.
+
     """  # noqa: D205
     codes = levels(photographs["label"].tolist())
     parts = []

@@ -16,6 +16,7 @@ def write_triplet_file(file: Path, frame: pd.DataFrame, paths: list[str], prefix
         frame: columns query, positive, negative: indices into `paths`.
         paths: of the photographs.
         prefix: folder to put before each path.
+
     """
     names = [f"{prefix.rstrip('/')}/{path}" if prefix else path for path in paths]
     with file.open("w", newline="", encoding="utf-8") as out:
@@ -29,6 +30,7 @@ def read_triplet_file(file: Path, paths: list[str], prefix: str = "") -> pd.Data
 
     Raises:
         DataError: a line has not three names, or names a photograph that is not in `paths`; the line is named.
+
     """
     row_of = {f"{prefix.rstrip('/')}/{path}" if prefix else path: row for row, path in enumerate(paths)}
     rows = []

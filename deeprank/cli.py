@@ -1,0 +1,246 @@
+"""The `deeprank` command."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from deeprank.errors import ConfigError, DataError, DeepRankError
+from deeprank.home import activate, home
+
+app = typer.Typer(
+    help="Image similarity by deep ranking: train on folders of similar photographs, then search with the model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+console = Console(width=None if sys.stdout.isatty() else 200)
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="A bundle's folder, or from the registry: models:/deeprank@champion, models:/deeprank/3.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def main() -> None:
+    """Run the command; an error the user can do something about is one message and exit code 1."""
+    # The seed's short forms, which have two letters behind one dash.
+    argv = [{"-i1": "--image1", "-i2": "--image2"}.get(word, word) for word in sys.argv[1:]]
+    activate()
+    try:
+        app(args=argv)
+    except DeepRankError as error:
+        Console(stderr=True).print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from None
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="A YAML file, e.g. configs/demo.yaml.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over the config, e.g. train.epochs=3; repeatable.")] = None,
+    stack: Annotated[str | None, typer.Option(help="ZenML stack to run on; else the active one.")] = None,
+) -> None:
+    """Run the training pipeline: ingest, sample triplets, train, evaluate, cluster, register.
+
+    The same as `zenml pipeline run pipelines.training -c CONFIG`, with settings on top. An unknown key ends it before it
+    starts.
+    """
+    if not config.is_file():
+        raise ConfigError(f"{config} is no file; configs/ holds ready ones")
+    with tempfile.TemporaryDirectory() as folder:
+        if settings:
+            config = _merged(config, settings, Path(folder))
+        zenml = shutil.which("zenml", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        if zenml is None:
+            raise ConfigError("the zenml command is not installed in this environment: run `make setup`")
+        command = [zenml, "pipeline", "run", "pipelines.training", "-c", str(config)]
+        code = subprocess.run(command + (["-s", stack] if stack else []), check=False).returncode
+    raise typer.Exit(code)
+
+
+def _merged(config: Path, settings: list[str], folder: Path) -> Path:
+    """Write the config with KEY=VALUE pairs merged into its parameters, under its own name, and return the file."""
+    merged = yaml.safe_load(config.read_text()) or {}
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {setting}: expected KEY=VALUE, e.g. train.epochs=3")
+        place = merged.setdefault("parameters", {})
+        *path, last = key.split(".")
+        for part in path:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {setting}: {part} is a value in {config}, it has no keys")
+        place[last] = yaml.safe_load(value)
+    file = folder / config.name
+    file.write_text(yaml.safe_dump(merged))
+    return file
+
+
+@app.command()
+def triplets(
+    input_directory: Annotated[Path, typer.Option("--input_directory", help="Folder of <class>/<image>, to any depth.")],
+    output_directory: Annotated[Path, typer.Option("--output_directory", help="Where triplets.txt goes; made if missing.")],
+    num_pos_images: Annotated[int, typer.Option("--num_pos_images", min=1, help="Positives a query, from its own class.")],
+    num_neg_images: Annotated[int, typer.Option("--num_neg_images", min=1, help="Negatives for each positive, from other classes.")],
+    seed: Annotated[int, typer.Option(help="Same seed, same triplets.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw triplets from a folder and write them as text: `query,positive,negative` a line."""
+    from deeprank.data.ingest import whole_folder
+    from deeprank.triplets.sampling import SampleSettings, sample_triplets
+    from deeprank.triplets.textfile import write_triplet_file
+
+    with tempfile.TemporaryDirectory() as scratch:
+        frame = whole_folder(input_directory, scratch, say=_warn).frame
+    drawn = sample_triplets(frame, SampleSettings(positives=num_pos_images, negatives=num_neg_images, seed=seed)).frame
+    output_directory.mkdir(parents=True, exist_ok=True)
+    file = output_directory / "triplets.txt"
+    write_triplet_file(file, drawn, frame["path"].tolist(), str(input_directory))
+    facts = {"file": str(file), "triplets": len(drawn), "photographs": len(frame), "classes": int(frame["label"].nunique())}
+    _say(facts, as_json, f"{len(drawn):,} triplets of {len(frame):,} photographs in {facts['classes']} classes: {file}")
+
+
+@app.command()
+def distance(
+    model: ModelOption,
+    image1: Annotated[Path, typer.Option("--image1", help="A photograph (also -i1).")],
+    image2: Annotated[Path, typer.Option("--image2", help="Another (also -i2).")],
+    as_json: JsonOption = False,
+) -> None:
+    """Print the distance of two photographs: 0 for the same, 2 at most; comparable within one model only."""
+    from deeprank.serving.registry import open_release
+    from deeprank.serving.search import Searcher
+
+    value = Searcher(open_release(model)).distance(_read(image1), _read(image2))
+    _say({"distance": value}, as_json, f"{value:.6f}")
+
+
+@app.command()
+def search(
+    image: Annotated[Path, typer.Argument(help="The photograph to find the like of.")],
+    model: ModelOption,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the photographs of the catalogue that are most like this one."""
+    from deeprank.serving.registry import open_release
+    from deeprank.serving.search import Searcher
+
+    found = Searcher(open_release(model)).search([_read(image)], k)[0][["path", "label", "distance", "cluster", "id"]]
+    if as_json:
+        print(json.dumps({"query": str(image), "neighbours": found.to_dict("records")}))
+        return
+    _table(found[["distance", "label", "path", "cluster"]].to_dict("records"))
+
+
+@app.command()
+def evaluate(
+    model: ModelOption,
+    queries: Annotated[Path, typer.Option(help="Folder of <class>/<image> that asks.")],
+    gallery: Annotated[Path, typer.Option(help="Folder of <class>/<image> that is searched.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model on folders: recall@1/5/10 and mAP@R of fine and coarse classes, triplet accuracy, 95 % intervals."""
+    from deeprank.data.ingest import whole_folder
+    from deeprank.evaluation.folders import evaluate_folders
+    from deeprank.serving.registry import open_release
+
+    bundle = open_release(model).bundle
+    with tempfile.TemporaryDirectory() as scratch:
+        asked = whole_folder(queries, f"{scratch}/queries", say=_warn)
+        searched = whole_folder(gallery, f"{scratch}/gallery", say=_warn)
+        result = evaluate_folders(bundle, asked, searched)
+    if as_json:
+        print(json.dumps(result.nested()))
+        return
+    rows = [{"metric": name, "value": m.value, "95 % interval": f"{m.low:.4f} – {m.high:.4f}"} for name, m in result.metrics.items()]
+    _table(rows)
+
+
+@app.command()
+def models(
+    name: Annotated[str, typer.Option(help="Name in the registry.")] = "deeprank",
+    as_json: JsonOption = False,
+) -> None:
+    """List the releases in the registry, newest first: aliases, figures, and why each is the champion or not."""
+    from deeprank.serving.registry import versions
+
+    found = versions(name)
+    if as_json:
+        print(json.dumps(found))
+    elif found:
+        _table(found)
+    else:
+        console.print(f"No release of {name} yet: `deeprank run configs/demo.yaml` makes one.")
+
+
+@app.command()
+def render(
+    folder: Annotated[Path, typer.Argument(help="Where to.")],
+    classes: Annotated[int, typer.Option(min=2, help="Products.")] = 36,
+    images: Annotated[int, typer.Option(min=2, help="Photographs of each.")] = 40,
+    seed: Annotated[int, typer.Option(help="Same seed, same photographs.")] = 0,
+) -> None:
+    """Draw photographs of products, to try things out without any of your own."""
+    from deeprank.data.rendered import write_rendered
+
+    console.print(f"{write_rendered(folder, classes, images, seed, progress=True):,} photographs: {folder}")
+
+
+@app.command()
+def summary(name: Annotated[str, typer.Option(help="Name in the registry.")] = "deeprank") -> None:
+    """Print what the newest release reached, and how to look further."""
+    from deeprank.serving.registry import latest_release
+
+    release = latest_release(name)
+    shown = ["triplet_accuracy", "fine.recall_at_1", "baseline.fine.recall_at_1", "fine.map_at_r", "coarse.recall_at_1"]
+    rows = [
+        {"metric": key, "value": f"{m.value:.4f}", "95 % interval": f"{m.low:.4f} – {m.high:.4f}"}
+        for key in shown
+        for m in [release.metrics[key]]
+    ]
+    _table(rows)
+    console.print(f"{name} version {release.version}, alias {release.aliases or 'none'}: {release.reason}\n", highlight=False)
+    photograph = Path(release.source) / release.example
+    commands = [
+        f"mlflow ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']} --port 5000",
+        f"deeprank search --model models:/{name}/{release.version} {photograph} -k 5",
+        f"deeprank distance --model models:/{name}/{release.version} --image1 {photograph} --image2 {Path(release.source) / release.other}",
+        "deeprank models",
+    ]
+    console.print("Look further (after `. .venv/bin/activate`):", *commands, sep="\n  ", highlight=False, soft_wrap=True)
+    console.print(f"Everything made lies in {home()}.", highlight=False, soft_wrap=True)
+
+
+def _warn(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _say(facts: dict[str, Any], as_json: bool, text: str) -> None:
+    print(json.dumps(facts) if as_json else text)
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in rows[0]:
+        table.add_column(str(column), overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
+    console.print(table, highlight=False)
