@@ -4,6 +4,7 @@ import difflib
 import inspect
 from typing import Any
 
+from pydantic import Field
 from pytorch_metric_learning import losses as library
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ class LossSettings(Settings):
     """Which loss: a name of pytorch-metric-learning, or RankingHinge; and its arguments."""
 
     name: str = "SupConLoss"
-    arguments: dict[str, float | int | bool | str] = {"temperature": 0.1}
+    arguments: dict[str, float | int | bool | str] = Field({"temperature": 0.1})
 
 
 class RankingHinge(nn.Module):
