@@ -37,7 +37,7 @@ def main() -> None:
     argv = [{"-i1": "--image1", "-i2": "--image2"}.get(word, word) for word in sys.argv[1:]]
     activate()
     try:
-        app(args=argv)
+        app(args=argv, prog_name="deeprank")
     except DeepRankError as error:
         Console(stderr=True).print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(1)
