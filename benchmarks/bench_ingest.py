@@ -35,7 +35,9 @@ def main() -> None:
     if options.json:
         print(json.dumps(result))
     else:
-        print(f"{report.found:,} photographs: first {seconds[0]:.1f} s, again {seconds[1]:.2f} s, {100 * result['again_share']:.2f} % of it")
+        print(
+            f"{report.found:,} photographs: first {seconds[0]:.1f} s, again {seconds[1]:.2f} s, {100 * result['again_share']:.2f} % of it"
+        )
 
 
 if __name__ == "__main__":

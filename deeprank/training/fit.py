@@ -107,8 +107,8 @@ def fit(catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, folde
         enable_model_summary=False,
     )
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as decoders:
-        # Decoding runs on threads of our own: Lance must not be forked.
-        warnings.filterwarnings("ignore", message=".*(does not have many workers|is an iterable|sequence_length).*")
+        # Decoding runs on threads of our own (Lance must not be forked); and Lightning uses what torch deprecates.
+        warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
         module.decoders = decoders
         trainer.fit(module)
     facts = {"catalogue": triplets.fingerprint, "loss": settings.loss.name, "epochs": str(settings.epochs), "seed": str(settings.seed)}

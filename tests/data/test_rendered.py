@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeprank.data import rendered
-from deeprank.data.rendered import label_path, render, write_rendered
+from deeprank.data.rendered import label_path, render, write_rendered, writing
+from deeprank.data.rendered.drawing import front
+from deeprank.data.rendered.products import KINDS, detail_of
 from deeprank.errors import DataError
 
 SIZE = 64
@@ -43,8 +44,8 @@ def test_a_photograph_does_not_depend_on_how_many_there_are(tmp_path: Path) -> N
 
 def test_a_photograph_does_not_depend_on_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_rendered(tmp_path / "here", classes=3, images=5, size=SIZE)
-    monkeypatch.setattr(rendered, "POOL_FROM", 1)
-    monkeypatch.setattr(rendered, "CHUNK", 2)
+    monkeypatch.setattr(writing, "POOL_FROM", 1)
+    monkeypatch.setattr(writing, "CHUNK", 2)
     assert write_rendered(tmp_path / "pool", classes=3, images=5, size=SIZE, progress=True) == 15
     assert _files(tmp_path / "here") == _files(tmp_path / "pool")
 
@@ -72,14 +73,14 @@ def test_photographs_of_one_class_differ_widely() -> None:
     assert distance[np.triu_indices(12, 1)].min() > 8
 
 
-@pytest.mark.parametrize("kind", range(len(rendered.KINDS)))
+@pytest.mark.parametrize("kind", range(len(KINDS)))
 def test_variants_of_a_kind_differ_on_the_front(kind: int) -> None:
-    fronts = [np.asarray(rendered._front(rendered.KINDS[kind], rendered._detail(kind, v), 96, 128), np.float32) for v in range(5)]
+    fronts = [np.asarray(front(KINDS[kind], detail_of(kind, v), 96, 128), np.float32) for v in range(5)]
     for a in range(5):
         for b in range(a):
             changed = (np.abs(fronts[a] - fronts[b]).max(-1) > 24).mean()
             assert changed > 0.01, f"variants {a} and {b} look the same"
-    assert len({rendered._detail(kind, v) for v in range(300)}) == 300
+    assert len({detail_of(kind, v) for v in range(300)}) == 300
 
 
 def test_first_classes_have_every_group_with_several_kinds_of_three_variants() -> None:
@@ -94,7 +95,7 @@ def test_first_classes_have_every_group_with_several_kinds_of_three_variants() -
 def test_labels_are_unique_readable_and_nested() -> None:
     labels = [label_path(c) for c in range(500)]
     assert len(set(labels)) == len({variant for _, _, variant in labels}) == 500
-    assert len({kind for _, kind, _ in labels}) == len({(group, kind) for group, kind, _ in labels}) == len(rendered.KINDS)
+    assert len({kind for _, kind, _ in labels}) == len({(group, kind) for group, kind, _ in labels}) == len(KINDS)
     assert label_path(2) == ("bottles", "juice-bottle", "juice-bottle-03")
     for _, kind, variant in labels:
         assert variant.startswith(kind + "-")

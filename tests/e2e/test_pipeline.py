@@ -60,12 +60,16 @@ def test_search_and_distance_agree(project: Copy, photographs: Path) -> None:
     photograph = next(photographs.rglob("001.jpg"))
     found = project.run("deeprank", "search", "--model", "models:/smoke@challenger", str(photograph), "-k", "4", "--json")
     last = json.loads(found.stdout)["neighbours"][-1]
-    told = project.run("deeprank", "distance", "-m", "models:/smoke/1", "-i1", str(photograph), "-i2", str(photographs / last["path"]), "--json")
+    told = project.run(
+        "deeprank", "distance", "-m", "models:/smoke/1", "-i1", str(photograph), "-i2", str(photographs / last["path"]), "--json"
+    )
     assert json.loads(told.stdout)["distance"] == pytest.approx(last["distance"], abs=1e-5)
 
 
 def test_evaluate_prints_the_names_that_mlflow_has(project: Copy, photographs: Path) -> None:
-    told = project.run("deeprank", "evaluate", "--model", "models:/smoke/1", "--queries", str(photographs), "--gallery", str(photographs), "--json")
+    told = project.run(
+        "deeprank", "evaluate", "--model", "models:/smoke/1", "--queries", str(photographs), "--gallery", str(photographs), "--json"
+    )
     result = json.loads(told.stdout)
     # Each photograph finds itself.
     assert result["fine"]["recall_at_1"] == 1

@@ -1,0 +1,78 @@
+"""What many tests need: rendered photographs, their catalogue and triplets, and a small untrained model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deeprank.data.catalogue import Catalogue
+from deeprank.data.ingest import IngestSettings, SplitShares, ingest
+from deeprank.data.rendered import write_rendered
+from deeprank.model.bundle import Bundle
+from deeprank.model.embedding import embed_catalogue
+from deeprank.model.network import EmbeddingNet, NetworkSettings
+from deeprank.model.preprocessing import Preprocessing
+from deeprank.triplets.sampling import SampleSettings, Triplets, sample_triplets
+
+SIZE = 64
+# timm's smallest ConvNet of the EfficientNet family.
+TINY = NetworkSettings(backbone="test_efficientnet", weights="none", dimensions=16)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep everything that the tests write out of the project's own state folder."""
+    folder = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPRANK_HOME", str(folder))
+        patch.setenv("ZENML_CONFIG_PATH", str(folder / "zenml"))
+        patch.setenv("ZENML_REPOSITORY_PATH", str(folder))
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.delenv("DEEPRANK_DATA", raising=False)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def rendered_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six products of two kinds, eight photographs of each."""
+    folder = tmp_path_factory.mktemp("rendered")
+    write_rendered(folder, classes=6, images=8, size=SIZE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def catalogue(rendered_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    """The catalogue of the rendered folder; every split is large enough for triplets."""
+    settings = IngestSettings(shares=SplitShares(train=0.5, val=0.25, test=0.25))
+    return ingest(rendered_folder, settings, str(tmp_path_factory.mktemp("catalogues")), progress=False)[0]
+
+
+@pytest.fixture(scope="session")
+def triplets(catalogue: Catalogue) -> Triplets:
+    return sample_triplets(catalogue.frame, SampleSettings(), catalogue.fingerprint)
+
+
+@pytest.fixture(scope="session")
+def network() -> NetworkSettings:
+    return TINY
+
+
+def save_untrained(folder: Path, seed: int, network: NetworkSettings = TINY) -> Bundle:
+    """Write a bundle with the random weights of a seed."""
+    torch.manual_seed(seed)
+    return Bundle.save(folder, EmbeddingNet(network), network, Preprocessing(size=SIZE), {"catalogue": "none"})
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """An untrained model; tests must not write into its folder."""
+    return save_untrained(tmp_path_factory.mktemp("bundle"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def embeddings(bundle: Bundle, catalogue: Catalogue) -> np.ndarray:
+    """Of every photograph of the catalogue."""
+    net, preprocessing = bundle.load()
+    return embed_catalogue(net, preprocessing, catalogue, np.arange(len(catalogue.frame)))
