@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deeprank.data.rendered import render
-from tests.e2e.conftest import Copy
+from tests.e2e.conftest import LAST_RUN, Copy
 
 STEPS = {"ingest", "sample_triplets", "train", "evaluate", "cluster", "register"}
 FIGURES = {"photographs", "triplet_grid", "curves", "neighbour_gallery", "per_class", "embedding_map", "cluster_montage"}
@@ -109,11 +109,7 @@ def test_a_new_photograph_runs_every_step_and_leaves_the_old_version_readable(pr
     old = project.run("deeprank", "run", "configs/smoke.yaml", "--set", "ingest.version=1")
     assert old.returncode == 0
     # The first catalogue and the first code again: nothing is left to compute.
-    again = project.python(
-        "import json; from zenml.client import Client; r = Client().list_pipeline_runs(sort_by='desc:created', size=1, hydrate=True).items[0];"
-        "print(json.dumps({n: s.status.value for n, s in r.steps.items()}))"
-    )
-    assert again == dict.fromkeys(STEPS, "cached") | {"ingest": "completed"}
+    assert project.python(LAST_RUN)["steps"] == dict.fromkeys(STEPS, "cached") | {"ingest": "completed"}
 
 
 def test_a_misspelt_key_ends_a_run_before_it_starts(project: Copy, first: dict[str, Any]) -> None:
