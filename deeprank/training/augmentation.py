@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 from torchvision.transforms.v2 import functional as F
 
 from deeprank.model.preprocessing import decode
@@ -20,6 +21,7 @@ class AugmentSettings(Settings):
         smallest_crop: share of the area that a crop keeps at least (1: the whole photograph).
         stretch: aspect ratio of a crop lies within 1/stretch .. stretch.
         flip: probability of a left-right flip.
+        turn: degrees; a photograph is turned by an angle within -turn .. turn.
         brightness, contrast, saturation: factors lie within 1 - x .. 1 + x.
         tint: each colour channel's own factor lies within 1 - x .. 1 + x (shops differ in the colour of their light).
 
@@ -28,6 +30,7 @@ class AugmentSettings(Settings):
     smallest_crop: float = Field(0.4, gt=0, le=1)
     stretch: float = Field(4 / 3, ge=1)
     flip: float = Field(0.5, ge=0, le=1)
+    turn: float = Field(15.0, ge=0, le=180)
     brightness: float = Field(0.3, ge=0, lt=1)
     contrast: float = Field(0.3, ge=0, lt=1)
     saturation: float = Field(0.3, ge=0, lt=1)
@@ -47,11 +50,22 @@ def crop_and_flip(jpeg: bytes, size: int, settings: AugmentSettings, rng: np.ran
     return F.horizontal_flip(image) if rng.random() < settings.flip else image
 
 
+def turn(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+    """Turn each photograph of a float batch (n, 3, s, s) about its middle; the corners are filled by reflection."""
+    if not settings.turn:
+        return images
+    angle = torch.from_numpy(np.radians(rng.uniform(-settings.turn, settings.turn, len(images))).astype(np.float32)).to(images.device)
+    zero = torch.zeros_like(angle)
+    rows = [torch.stack([angle.cos(), -angle.sin(), zero], 1), torch.stack([angle.sin(), angle.cos(), zero], 1)]
+    grid = affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    return grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
 def change_light(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
     """Change brightness, contrast, saturation and tint of each photograph of a batch by one 3 x 4 matrix each.
 
     Args:
-        images: uint8 (n, 3, s, s).
+        images: uint8 or float (n, 3, s, s) in 0..255.
         settings: how strongly.
         rng: the same generator state gives the same result.
 

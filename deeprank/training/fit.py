@@ -7,6 +7,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from pydantic import Field
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import DataError
@@ -26,13 +28,16 @@ from deeprank.model.network import EmbeddingNet, NetworkSettings
 from deeprank.model.preprocessing import Preprocessing
 from deeprank.reporting import Reporter
 from deeprank.settings import Settings
-from deeprank.training.augmentation import AugmentSettings, change_light
+from deeprank.training.augmentation import AugmentSettings, change_light, turn
 from deeprank.training.batches import TrainingBatches, class_batches
-from deeprank.training.losses import LossSettings, create_loss
+from deeprank.training.losses import LossSettings, WeightedLosses
 from deeprank.triplets.relevance import levels
 from deeprank.triplets.sampling import Triplets
 
 logger = logging.getLogger(__name__)
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+Size = Annotated[int, Field(ge=32, le=256)]
 
 
 class TrainSettings(Settings):
@@ -40,25 +45,27 @@ class TrainSettings(Settings):
 
     Attributes:
         network: which net, and the weights it starts from.
-        loss: by name.
+        losses: by name; their weighted sum is minimised.
         augment: how strongly.
         epochs: an epoch forwards each photograph of the triplets once.
-        train_size, search_size: pixels of the square crop in training, and of the photograph afterwards.
+        train_sizes: pixels of the square crop in training; several divide the epochs evenly among them, in order.
+        search_size: pixels of the photograph afterwards; a net finds more in some more pixels than it was trained on.
         classes_per_batch, images_per_class: P and K.
         learning_rate, head_learning_rate: of AdamW, at their highest, for the ConvNet and for head and loss.
         frozen_blocks: so many of the ConvNet's first stages keep their weights (0: none; 1: the stem; n: n - 1 more).
         weight_decay: of AdamW.
         warmup: share of all steps during which the rates rise; then they fall along a cosine.
+        average: decay a step of the moving average of the weights, which is what is kept; 0: the last weights.
         seed: of everything random.
 
     """
 
     network: NetworkSettings = NetworkSettings()
-    loss: LossSettings = LossSettings()
+    losses: tuple[LossSettings, ...] = Field((LossSettings(),), min_length=1)
     augment: AugmentSettings = AugmentSettings()
     epochs: int = Field(8, ge=1)
-    train_size: int = Field(128, ge=32, le=256)
-    search_size: int = Field(160, ge=32, le=256)
+    train_sizes: tuple[Size, ...] = Field((128,), min_length=1)
+    search_size: Size = 160
     classes_per_batch: int = Field(12, ge=2)
     images_per_class: int = Field(4, ge=2)
     learning_rate: float = Field(3e-4, gt=0)
@@ -66,6 +73,7 @@ class TrainSettings(Settings):
     frozen_blocks: int = Field(0, ge=0)
     weight_decay: float = Field(1e-4, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1)
+    average: float = Field(0.998, ge=0, lt=1)
     seed: int = 0
 
 
@@ -111,8 +119,13 @@ def fit(catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, folde
         warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
         module.decoders = decoders
         trainer.fit(module)
-    facts = {"catalogue": triplets.fingerprint, "loss": settings.loss.name, "epochs": str(settings.epochs), "seed": str(settings.seed)}
-    return Bundle.save(folder, module.net, settings.network, Preprocessing(size=settings.search_size), facts)
+    facts = {
+        "catalogue": triplets.fingerprint,
+        "losses": ", ".join(loss.name for loss in settings.losses),
+        "epochs": str(settings.epochs),
+        "seed": str(settings.seed),
+    }
+    return Bundle.save(folder, module.averaged, settings.network, Preprocessing(size=settings.search_size), facts)
 
 
 def parameter_groups(net: EmbeddingNet, loss: nn.Module, settings: TrainSettings) -> list[dict[str, object]]:
@@ -147,7 +160,8 @@ class _Training(pl.LightningModule):
         super().__init__()
         self.catalogue, self.triplets, self.settings, self.plan, self.reporter = catalogue, triplets, settings, plan, reporter
         self.net = EmbeddingNet(settings.network).to(memory_format=torch.channels_last)
-        self.loss = create_loss(settings.loss, int(plan.classes.max()) + 1, self.net.dimensions)
+        self.average = AveragedModel(self.net, multi_avg_fn=self._average) if settings.average else None
+        self.loss = WeightedLosses(settings.losses, int(plan.classes.max()) + 1, self.net.dimensions)
         self.class_of_row = torch.full((len(catalogue.frame),), -1)
         self.class_of_row[torch.from_numpy(plan.rows)] = torch.from_numpy(plan.classes)
         self.losses: list[Tensor] = []
@@ -158,7 +172,9 @@ class _Training(pl.LightningModule):
         batches = class_batches(self.plan.classes, self.settings.classes_per_batch, self.settings.images_per_class, rng)
         rows = [self.plan.rows[batch] for batch in batches]
         seed = (self.settings.seed, self.current_epoch)
-        return TrainingBatches(self.catalogue, rows, self.settings.train_size, self.settings.augment, seed, self.decoders)
+        sizes = self.settings.train_sizes
+        size = sizes[self.current_epoch * len(sizes) // self.settings.epochs]
+        return TrainingBatches(self.catalogue, rows, size, self.settings.augment, seed, self.decoders)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = torch.optim.AdamW(parameter_groups(self.net, self.loss, self.settings), weight_decay=self.settings.weight_decay)
@@ -184,11 +200,27 @@ class _Training(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], number: int) -> Tensor:
         images, rows = batch
         rng = np.random.default_rng([self.settings.seed, self.current_epoch, number])
-        embeddings = self.net(change_light(images, self.settings.augment, rng))
+        embeddings = self.net(change_light(turn(images.float(), self.settings.augment, rng), self.settings.augment, rng))
         loss: Tensor = self.loss(embeddings, self.class_of_row[rows.cpu()].to(embeddings.device))
         self.losses.append(loss.detach())
         self.images += len(rows)
         return loss
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        if self.average is not None:
+            self.average.update_parameters(self.net)
+
+    def _average(self, kept: Tensors, now: Tensors, count: Tensor | int) -> None:
+        # Early on, when the weights change fast, the average looks back less far.
+        decay = min(self.settings.average, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(kept, now, 1 - decay)
+
+    @property
+    def averaged(self) -> EmbeddingNet:
+        """The net that is kept."""
+        net = self.net if self.average is None else self.average.module
+        assert isinstance(net, EmbeddingNet)
+        return net
 
     def on_train_epoch_end(self) -> None:
         epoch = self.current_epoch + 1
@@ -196,7 +228,7 @@ class _Training(pl.LightningModule):
         self.reporter.metric("train.loss", mean, epoch)
         self.reporter.metric("train.images_per_second", self.images / (time.perf_counter() - self.started), epoch)
         self.reporter.metric("train.learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], epoch)
-        found = validate(self.net, Preprocessing(size=self.settings.search_size), self.catalogue, self.triplets)
+        found = validate(self.averaged, Preprocessing(size=self.settings.search_size), self.catalogue, self.triplets)
         self.net.train()
         for name, value in found.items():
             self.reporter.metric(f"val.{name}", value, epoch)

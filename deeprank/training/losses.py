@@ -2,8 +2,10 @@
 
 import difflib
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from pydantic import Field
 from pytorch_metric_learning import losses as library
 from torch import Tensor, nn
@@ -13,10 +15,11 @@ from deeprank.settings import Settings
 
 
 class LossSettings(Settings):
-    """Which loss: a name of pytorch-metric-learning, or RankingHinge; and its arguments."""
+    """One loss of a weighted sum: a name of pytorch-metric-learning, or RankingHinge; its arguments; its weight."""
 
     name: str = "SupConLoss"
     arguments: dict[str, float | int | bool | str] = Field({"temperature": 0.1})
+    weight: float = Field(1.0, gt=0)
 
 
 class RankingHinge(nn.Module):
@@ -40,6 +43,19 @@ class RankingHinge(nn.Module):
         return hinge.sum() / (hinge > 0).sum().clamp(min=1)
 
 
+class WeightedLosses(nn.Module):
+    """The weighted sum of losses of (embeddings, labels)."""
+
+    def __init__(self, settings: Sequence[LossSettings], classes: int, dimensions: int) -> None:
+        super().__init__()
+        self.losses = nn.ModuleList(create_loss(one, classes, dimensions) for one in settings)
+        self.weights = [one.weight for one in settings]
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Return the sum for embeddings (n, d) of unit length with classes (n,)."""
+        return torch.stack([weight * loss(embeddings, labels) for weight, loss in zip(self.weights, self.losses, strict=True)]).sum()
+
+
 def create_loss(settings: LossSettings, classes: int, dimensions: int) -> nn.Module:
     """Return the loss that the settings name, as a module of (embeddings, labels).
 
@@ -56,7 +72,7 @@ def create_loss(settings: LossSettings, classes: int, dimensions: int) -> nn.Mod
     names.append(RankingHinge.__name__)
     if settings.name not in names:
         near = difflib.get_close_matches(settings.name, names, 3)
-        raise ConfigError(f"train.loss.name: there is no loss {settings.name}; nearest: {', '.join(near) or 'see the docs'}")
+        raise ConfigError(f"train.losses: there is no loss {settings.name}; nearest: {', '.join(near) or 'see the docs'}")
     kind = RankingHinge if settings.name == RankingHinge.__name__ else getattr(library, settings.name)
     takes = inspect.signature(kind.__init__).parameters
     given: dict[str, Any] = {"num_classes": classes, "embedding_size": dimensions}
@@ -64,5 +80,5 @@ def create_loss(settings: LossSettings, classes: int, dimensions: int) -> nn.Mod
     try:
         loss: nn.Module = kind(**arguments)
     except TypeError as error:
-        raise ConfigError(f"train.loss.arguments of {settings.name}: {error}") from None
+        raise ConfigError(f"train.losses: arguments of {settings.name}: {error}") from None
     return loss
