@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 @step(enable_cache=False, experiment_tracker=True, settings=SETTINGS, output_materializers=FolderMaterializer, name="ingest")
 def ingest_step(settings: IngestSettings) -> Annotated[CatalogueArtifact, "catalogue"]:
     """Bring the catalogue up to date."""
-    run = get_step_context().pipeline_run
-    log_parameters(run.config.parameters or {})
+    snapshot = get_step_context().pipeline_run.snapshot
+    log_parameters({name: one.config.parameters.get("settings", {}) for name, one in snapshot.step_configurations.items()})
     folder = new_folder()
     reporter = Tracked(folder)
     reporter.note("git.commit", git_commit())

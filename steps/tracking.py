@@ -97,5 +97,5 @@ def replay(record: Record, run_id: str) -> None:
 
 
 def log_parameters(parameters: dict[str, object]) -> None:
-    """Log a pipeline's parameters, flattened, into the active MLflow run."""
+    """Log every step's settings, defaults included, under flattened names such as train.epochs into the active MLflow run."""
     MlflowClient().log_batch(mlflow.active_run().info.run_id, params=[Param(key, value) for key, value in flatten(parameters).items()])

@@ -6,20 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from pytorch_metric_learning import losses as library
 from torch import Tensor, nn
 
 from deeprank.errors import ConfigError
 from deeprank.settings import Settings
-
-
-class LossSettings(Settings):
-    """One loss of a weighted sum: a name of pytorch-metric-learning, or RankingHinge; its arguments; its weight."""
-
-    name: str = "SupConLoss"
-    arguments: dict[str, float | int | bool | str] = Field({"temperature": 0.1})
-    weight: float = Field(1.0, gt=0)
 
 
 class RankingHinge(nn.Module):
@@ -41,6 +33,26 @@ class RankingHinge(nn.Module):
         hinge = (self.gap + squared[:, :, None] - squared[:, None, :]).relu()
         hinge = hinge * (positive[:, :, None] & ~same[:, None, :])
         return hinge.sum() / (hinge > 0).sum().clamp(min=1)
+
+
+OWN: dict[str, type[nn.Module]] = {"RankingHinge": RankingHinge}
+
+
+class LossSettings(Settings):
+    """One loss of a weighted sum: a name of pytorch-metric-learning, or RankingHinge; its arguments; its weight."""
+
+    name: str = "SupConLoss"
+    arguments: dict[str, float | int | bool | str] = Field({"temperature": 0.1})
+    weight: float = Field(1.0, gt=0)
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        names = [*OWN, *(other for other in dir(library) if other.endswith("Loss"))]
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 3)
+            raise ValueError(f"there is no loss {name}" + (f"; nearest: {', '.join(near)}" if near else f"; there are {', '.join(names)}"))
+        return name
 
 
 class WeightedLosses(nn.Module):
@@ -65,16 +77,11 @@ def create_loss(settings: LossSettings, classes: int, dimensions: int) -> nn.Mod
         dimensions: of the embedding, for the same.
 
     Raises:
-        ConfigError: no such loss, or arguments that it does not take.
+        ConfigError: arguments that the loss does not take.
 
     """
-    names = [name for name in dir(library) if inspect.isclass(getattr(library, name)) and name.endswith("Loss")]
-    names.append(RankingHinge.__name__)
-    if settings.name not in names:
-        near = difflib.get_close_matches(settings.name, names, 3)
-        raise ConfigError(f"train.losses: there is no loss {settings.name}; nearest: {', '.join(near) or 'see the docs'}")
-    kind = RankingHinge if settings.name == RankingHinge.__name__ else getattr(library, settings.name)
-    takes = inspect.signature(kind.__init__).parameters
+    kind = OWN.get(settings.name) or getattr(library, settings.name)
+    takes = {name for base in kind.__mro__ if "__init__" in vars(base) for name in inspect.signature(vars(base)["__init__"]).parameters}
     given: dict[str, Any] = {"num_classes": classes, "embedding_size": dimensions}
     arguments = {key: value for key, value in given.items() if key in takes} | settings.arguments
     try:

@@ -32,6 +32,7 @@ def test_its_mlflow_run_holds_parameters_curves_metrics_versions_and_pictures(pr
     metrics = run["metrics"]
     assert run["params"]["train.epochs"] == "2"
     assert run["params"]["ingest.rendered.classes"] == "12"
+    assert run["params"]["train.augment.flip"] == "0.5"
     assert len(run["curve"]) == 2
     assert metrics["data.files.ok"] + metrics["data.files.duplicate"] + metrics["data.files.rejected"] == metrics["data.files.found"] == 192
     assert 0 <= metrics["fine.recall_at_1.low"] <= metrics["fine.recall_at_1"] <= metrics["fine.recall_at_1.high"] <= 1
