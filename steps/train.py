@@ -6,6 +6,7 @@ import pandas as pd
 from zenml import step
 
 from deeprank.evaluation.figures import curves
+from deeprank.home import home
 from deeprank.training.fit import TrainSettings, fit
 from steps.artifacts import BundleArtifact, CatalogueArtifact, TripletsArtifact, new_folder
 from steps.caching import cache_on_sources
@@ -24,7 +25,7 @@ def train_step(catalogue: CatalogueArtifact, triplets: TripletsArtifact, setting
     """Fine-tune the net."""
     folder = new_folder()
     reporter = Tracked(folder)
-    bundle = fit(catalogue.open(), triplets.open(), settings, folder, reporter)
+    bundle = fit(catalogue.open(), triplets.open(), settings, folder, reporter, home() / "checkpoints")
     reporter.note("model.weights", bundle.weights_hash)
     reporter.figure("curves", curves(pd.DataFrame(vars(point) for point in reporter.points)))
     reporter.save()

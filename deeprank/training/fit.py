@@ -1,16 +1,19 @@
 """Fine-tuning a ConvNet so that similar photographs come to lie close together."""
 
+import hashlib
 import logging
+import math
 import os
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pydantic import Field
@@ -85,8 +88,13 @@ class _Plan:
     classes: npt.NDArray[np.int64]
 
 
-def fit(catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, folder: Path, reporter: Reporter) -> Bundle:
+def fit(
+    catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, folder: Path, reporter: Reporter, checkpoints: Path | None = None
+) -> Bundle:
     """Train on the photographs of the train triplets and save the model bundle in `folder`.
+
+    With a folder for `checkpoints`, a training that was killed goes on after its last whole epoch when it is started again
+    with the same settings and triplets, and ends with the same weights as an unbroken one.
 
     Reports a point an epoch of train.loss, train.images_per_second, train.learning_rate, and of the val split, where
     there is one, val.recall_at_1 (leave one out) and val.triplet_accuracy.
@@ -105,6 +113,7 @@ def fit(catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, folde
     module = _Training(catalogue, triplets, settings, _Plan(rows, classes), reporter)
     for name in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    checkpoint = checkpoints / f"{training_key(triplets, settings)}.ckpt" if checkpoints else None
     trainer = pl.Trainer(
         max_epochs=settings.epochs,
         reload_dataloaders_every_n_epochs=1,
@@ -117,8 +126,10 @@ def fit(catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, folde
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as decoders:
         # Decoding runs on threads of our own (Lance must not be forked); and Lightning uses what torch deprecates.
         warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
-        module.decoders = decoders
-        trainer.fit(module)
+        module.decoders, module.checkpoint = decoders, checkpoint
+        trainer.fit(module, ckpt_path=checkpoint if checkpoint and checkpoint.exists() else None)
+    if checkpoint:
+        checkpoint.unlink()
     facts = {
         "catalogue": triplets.fingerprint,
         "losses": ", ".join(loss.name for loss in settings.losses),
@@ -126,6 +137,12 @@ def fit(catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, folde
         "seed": str(settings.seed),
     }
     return Bundle.save(folder, module.averaged, settings.network, Preprocessing(size=settings.search_size), facts)
+
+
+def training_key(triplets: Triplets, settings: TrainSettings) -> str:
+    """Return what makes two trainings the same one: a hash of settings, triplets and catalogue."""
+    rows = pd.util.hash_pandas_object(triplets.frame, index=False).to_numpy().tobytes()
+    return hashlib.sha256(settings.model_dump_json().encode() + triplets.fingerprint.encode() + rows).hexdigest()[:16]
 
 
 def parameter_groups(net: EmbeddingNet, loss: nn.Module, settings: TrainSettings) -> list[dict[str, object]]:
@@ -155,6 +172,7 @@ class _Training(pl.LightningModule):
     """Lightning's view of one training: batches, loss, rates, and the look at the val split after each epoch."""
 
     decoders: ThreadPoolExecutor
+    checkpoint: Path | None = None
 
     def __init__(self, catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, plan: _Plan, reporter: Reporter) -> None:
         super().__init__()
@@ -165,7 +183,20 @@ class _Training(pl.LightningModule):
         self.class_of_row = torch.full((len(catalogue.frame),), -1)
         self.class_of_row[torch.from_numpy(plan.rows)] = torch.from_numpy(plan.classes)
         self.losses: list[Tensor] = []
+        self.reported: list[tuple[str, float, int]] = []
         self.images, self.started = 0, 0.0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["reported"] = self.reported
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        logger.info("going on after epoch %d, where this training was broken off", checkpoint["epoch"] + 1)
+        for name, value, epoch in checkpoint["reported"]:
+            self._report(name, value, epoch)
+
+    def _report(self, name: str, value: float, epoch: int) -> None:
+        self.reported.append((name, value, epoch))
+        self.reporter.metric(name, value, epoch)
 
     def train_dataloader(self) -> TrainingBatches:
         rng = np.random.default_rng([self.settings.seed, self.current_epoch])
@@ -183,7 +214,7 @@ class _Training(pl.LightningModule):
 
         def rate(step: int) -> float:
             rising = (step + 1) / warm
-            return min(rising, 0.5 * (1 + np.cos(np.pi * max(0.0, step - warm) / max(1, steps - warm))))
+            return min(rising, 0.5 * (1 + math.cos(math.pi * max(0, step - warm) / max(1, steps - warm))))
 
         return {
             "optimizer": optimizer,
@@ -225,15 +256,21 @@ class _Training(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         epoch = self.current_epoch + 1
         mean = float(torch.stack(self.losses).mean())
-        self.reporter.metric("train.loss", mean, epoch)
-        self.reporter.metric("train.images_per_second", self.images / (time.perf_counter() - self.started), epoch)
-        self.reporter.metric("train.learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], epoch)
+        self._report("train.loss", mean, epoch)
+        self._report("train.images_per_second", self.images / (time.perf_counter() - self.started), epoch)
+        self._report("train.learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], epoch)
         found = validate(self.averaged, Preprocessing(size=self.settings.search_size), self.catalogue, self.triplets)
         self.net.train()
         for name, value in found.items():
-            self.reporter.metric(f"val.{name}", value, epoch)
+            self._report(f"val.{name}", value, epoch)
         seen = ", ".join(f"val {name} {value:.3f}" for name, value in found.items())
         logger.info("epoch %d of %d: loss %.4f%s", epoch, self.settings.epochs, mean, f", {seen}" if seen else "")
+        if self.checkpoint:
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            part = self.checkpoint.with_suffix(".part")
+            self.trainer.save_checkpoint(part)
+            # The file is whole at any moment, whenever the process is killed.
+            part.replace(self.checkpoint)
 
 
 def validate(net: EmbeddingNet, preprocessing: Preprocessing, catalogue: Catalogue, triplets: Triplets) -> dict[str, float]:
@@ -257,16 +294,13 @@ def validate(net: EmbeddingNet, preprocessing: Preprocessing, catalogue: Catalog
 class _Bar(pl.Callback):
     """Progress with images a second and the time left; in a log file, the epoch's line stands instead."""
 
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
+        self.progress = Progress(*columns, TimeRemainingColumn())
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
-        )
-        self.progress = Progress(*columns)
-        self.task = self.progress.add_task("training", total=int(trainer.estimated_stepping_batches), speed="")
+        total = int(trainer.estimated_stepping_batches)
+        self.task = self.progress.add_task("training", total=total, completed=trainer.global_step, speed="")
         self.progress.start()
 
     def on_train_batch_end(
