@@ -2,22 +2,13 @@
 
 from typing import Annotated
 
-from zenml import step
-
 from deeprank.evaluation.compare import evaluate_bundle
 from steps.artifacts import BundleArtifact, CatalogueArtifact, EvaluationArtifact, TripletsArtifact, new_folder
-from steps.caching import cache_on_sources
-from steps.materializers import FolderMaterializer
-from steps.tracking import SETTINGS, Tracked
+from steps.step import pipeline_step
+from steps.tracking import Tracked
 
 
-@step(
-    cache_policy=cache_on_sources(__file__),
-    experiment_tracker=True,
-    settings=SETTINGS,
-    output_materializers=FolderMaterializer,
-    name="evaluate",
-)
+@pipeline_step(__file__)
 def evaluate_step(
     catalogue: CatalogueArtifact, triplets: TripletsArtifact, bundle: BundleArtifact
 ) -> Annotated[EvaluationArtifact, "evaluation"]:

@@ -3,21 +3,21 @@
 import logging
 from typing import Annotated
 
-from zenml import get_step_context, step
+from zenml import get_step_context
 from zenml.client import Client
 
 from deeprank.data.ingest import IngestSettings, ingest, require_classes
 from deeprank.data.sources import source_folder
 from deeprank.evaluation.figures import photograph_sheet
 from steps.artifacts import CatalogueArtifact, new_folder
-from steps.materializers import FolderMaterializer
-from steps.tracking import SETTINGS, Tracked, git_commit, log_parameters
+from steps.step import pipeline_step
+from steps.tracking import Tracked, git_commit, log_parameters
 
 logger = logging.getLogger(__name__)
 
 
 # Always runs: only looking at the folder can tell whether anything changed, and it costs what changed.
-@step(enable_cache=False, experiment_tracker=True, settings=SETTINGS, output_materializers=FolderMaterializer, name="ingest")
+@pipeline_step(__file__, enable_cache=False)
 def ingest_step(settings: IngestSettings) -> Annotated[CatalogueArtifact, "catalogue"]:
     """Bring the catalogue up to date."""
     snapshot = get_step_context().pipeline_run.snapshot

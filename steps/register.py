@@ -4,24 +4,15 @@ import logging
 import shutil
 from typing import Annotated
 
-from zenml import step
-
 from deeprank.serving.registry import RegisterSettings, register, release_facts
 from steps.artifacts import RECORD, BundleArtifact, CatalogueArtifact, EvaluationArtifact, IndexArtifact, ReleaseArtifact, new_folder
-from steps.caching import cache_on_sources
-from steps.materializers import FolderMaterializer
-from steps.tracking import SETTINGS, Tracked
+from steps.step import pipeline_step
+from steps.tracking import Tracked
 
 logger = logging.getLogger(__name__)
 
 
-@step(
-    cache_policy=cache_on_sources(__file__),
-    experiment_tracker=True,
-    settings=SETTINGS,
-    output_materializers=FolderMaterializer,
-    name="register",
-)
+@pipeline_step(__file__)
 def register_step(
     catalogue: CatalogueArtifact, bundle: BundleArtifact, index: IndexArtifact, evaluation: EvaluationArtifact, settings: RegisterSettings
 ) -> Annotated[ReleaseArtifact, "release"]:

@@ -2,23 +2,14 @@
 
 from typing import Annotated
 
-from zenml import step
-
 from deeprank.evaluation.figures import triplet_grid
 from deeprank.triplets.sampling import SampleSettings, sample_triplets
 from steps.artifacts import CatalogueArtifact, TripletsArtifact, new_folder
-from steps.caching import cache_on_sources
-from steps.materializers import FolderMaterializer
-from steps.tracking import SETTINGS, Tracked
+from steps.step import pipeline_step
+from steps.tracking import Tracked
 
 
-@step(
-    cache_policy=cache_on_sources(__file__),
-    experiment_tracker=True,
-    settings=SETTINGS,
-    output_materializers=FolderMaterializer,
-    name="sample_triplets",
-)
+@pipeline_step(__file__)
 def sample_triplets_step(catalogue: CatalogueArtifact, settings: SampleSettings) -> Annotated[TripletsArtifact, "triplets"]:
     """Draw the triplets of every split."""
     folder = new_folder()

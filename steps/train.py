@@ -3,24 +3,16 @@
 from typing import Annotated
 
 import pandas as pd
-from zenml import step
 
 from deeprank.evaluation.figures import curves
 from deeprank.home import home
 from deeprank.training.fit import TrainSettings, fit
 from steps.artifacts import BundleArtifact, CatalogueArtifact, TripletsArtifact, new_folder
-from steps.caching import cache_on_sources
-from steps.materializers import FolderMaterializer
-from steps.tracking import SETTINGS, Tracked
+from steps.step import pipeline_step
+from steps.tracking import Tracked
 
 
-@step(
-    cache_policy=cache_on_sources(__file__),
-    experiment_tracker=True,
-    settings=SETTINGS,
-    output_materializers=FolderMaterializer,
-    name="train",
-)
+@pipeline_step(__file__)
 def train_step(catalogue: CatalogueArtifact, triplets: TripletsArtifact, settings: TrainSettings) -> Annotated[BundleArtifact, "bundle"]:
     """Fine-tune the net."""
     folder = new_folder()

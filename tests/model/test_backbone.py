@@ -1,0 +1,84 @@
+"""ConvNets by name and the four ways to get weights."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from deeprank.errors import ConfigError
+from deeprank.model.backbone import PACKAGED, create_backbone
+
+NAME = "test_efficientnet"
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, torch.Tensor]:
+    """The weights of the whole classifier, as timm saves them."""
+    torch.manual_seed(5)
+    return timm.create_model(NAME, num_classes=10).state_dict()
+
+
+def test_images_become_pooled_features() -> None:
+    net, mean, std = create_backbone(NAME, "none")
+    features = net.eval()(torch.zeros(3, 3, 64, 64))
+    assert features.shape == (3, net.num_features)
+    assert len(mean) == len(std) == 3
+
+
+def test_the_package_holds_the_published_weights_for_pixels_around_a_half() -> None:
+    name, entry = next(iter(PACKAGED.items()))
+    net, mean, std = create_backbone(name, "package")
+    published = torch.load(str(files(entry.package) / entry.file), weights_only=True)
+    own = net.state_dict()
+    assert (mean, std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert len(own) == len(published) - 2
+    for value, packaged in zip(own.values(), published.values(), strict=False):
+        assert torch.equal(value, packaged)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_of_the_whole_classifier_gives_its_convnet(whole: dict[str, torch.Tensor], tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"weights{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(whole, file)
+    net, _, _ = create_backbone(NAME, f"file:{file}")
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, whole[name])
+
+
+def test_a_file_under_other_names_in_the_same_order_is_taken(whole: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save({f"features.{i}": value for i, value in enumerate(whole.values())}, tmp_path / "w.pth")
+    net, _, _ = create_backbone(NAME, f"file:{tmp_path / 'w.pth'}")
+    assert torch.equal(net.state_dict()["conv_stem.weight"], whole["conv_stem.weight"])
+
+
+def test_a_file_of_another_net_does_not_fit(tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=rf"w\.pth does not fit {NAME}: .* is missing or of another shape"):
+        create_backbone(NAME, f"file:{tmp_path / 'w.pth'}")
+
+
+def test_without_weights_the_random_seed_decides() -> None:
+    def first_weight(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return next(create_backbone(NAME, "none")[0].parameters())
+
+    assert torch.equal(first_weight(1), first_weight(1))
+    assert not torch.equal(first_weight(1), first_weight(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "complaint"),
+    [
+        ("tf_efficientnet_lite99", "none", "timm has no such model"),
+        ("my_resnet18", "none", "it has .*resnet18"),
+        ("resnet18", "package", "package has none for resnet18, only for tf_efficientnet_lite0"),
+        ("test_efficientnet", "packaged", "'packaged' is none of package, hub, file:PATH, none"),
+        ("test_efficientnet", "file:nowhere.pth", r"nowhere\.pth does not exist"),
+    ],
+)
+def test_what_cannot_be_had_is_said(name: str, weights: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        create_backbone(name, weights)

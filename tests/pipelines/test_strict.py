@@ -1,0 +1,106 @@
+"""A config is read to the letter: file, key and the nearest right one are named."""
+
+from pathlib import Path
+
+import pytest
+
+from deeprank.errors import ConfigError
+from deeprank.home import PROJECT
+from pipelines.strict import check_config
+from pipelines.training import training
+
+
+def check(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    check_config(file, training.entrypoint)
+
+
+@pytest.mark.parametrize("config", sorted((PROJECT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_configs_of_the_project_are_right(config: Path) -> None:
+    check_config(config, training.entrypoint)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# only a comment\n",
+        "parameters:\n",
+        "parameters:\n  train: {}\n",
+        "enable_cache: false\nsteps:\n  evaluate: {enable_cache: false}\n",
+        "extra: {anything: goes}\nparameters:\n  train: {epochs: 2, learning_rate: 3e-4}\n",
+        "parameters:\n  train:\n    losses: [{name: RankingHinge, arguments: {gap: 0.5}}]\n",
+    ],
+)
+def test_what_is_known_passes(tmp_path: Path, text: str) -> None:
+    check(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "nearest"),
+    [
+        ("parametres: {}\n", "parametres", "parameters"),
+        ("enable_cach: true\n", "enable_cach", "enable_cache"),
+        ("steps:\n  tran: {}\n", "steps.tran", "train"),
+        ("steps:\n  evalute: {}\n", "steps.evalute", "evaluate"),
+        ("parameters:\n  trian: {}\n", "parameters.trian", "train"),
+        ("parameters:\n  sample-triplets: {}\n", "parameters.sample-triplets", "sample_triplets"),
+        ("parameters:\n  train: {epocs: 3}\n", "parameters.train.epocs", "epochs"),
+        ("parameters:\n  ingest:\n    sauce: x\n", "parameters.ingest.sauce", "source"),
+        ("parameters:\n  train:\n    network: {dimension: 3}\n", "parameters.train.network.dimension", "dimensions"),
+        ("parameters:\n  ingest:\n    shares: {tain: 0.5}\n", "parameters.ingest.shares.tain", "train"),
+        ("parameters:\n  register:\n    promotion: {flor: 0.5}\n", "parameters.register.promotion.flor", "floor"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_its_file_and_the_nearest_right_one(tmp_path: Path, text: str, key: str, nearest: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check(tmp_path, text)
+    assert f"{tmp_path / 'config.yaml'}: unknown key {key}; did you mean {nearest}?" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["qqqqqq: 1\n", "parameters: {qqqqqq: 1}\n", "parameters: {train: {qqqqqq: 1}}\n"])
+def test_where_nothing_is_near_the_known_keys_are_listed(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key .*qqqqqq; known: .*, "):
+        check(tmp_path, text)
+
+
+def test_every_wrong_key_of_a_room_is_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        check(tmp_path, "parameters:\n  train: {epocs: 3, sed: 1, epochs: none}\n")
+    assert "did you mean epochs?" in str(error.value)
+    assert "did you mean seed?" in str(error.value)
+    assert "parameters.train.epochs: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "found"),
+    [
+        ("parameters:\n  train: {epochs: many}\n", "parameters.train.epochs", "'many'"),
+        ("parameters:\n  train: {epochs: 0}\n", "parameters.train.epochs", "0"),
+        ("parameters:\n  train: {network: lite0}\n", "parameters.train.network", "'lite0'"),
+        ("parameters:\n  train: 3\n", "parameters.train", "3"),
+        ("parameters:\n  train:\n", "parameters.train", "None"),
+        ("parameters:\n  ingest: {rendered: {classes: 1}}\n", "parameters.ingest.rendered.classes", "1"),
+        ("parameters:\n  register: {name: two words}\n", "parameters.register.name", "'two words'"),
+        ("parameters:\n  ingest: {shares: {train: 0.5}}\n", "parameters.ingest.shares", "train + val + test must be 1"),
+    ],
+)
+def test_a_value_of_the_wrong_type_or_range_is_named_with_its_file(tmp_path: Path, text: str, key: str, found: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check(tmp_path, text)
+    assert f"{tmp_path / 'config.yaml'}: {key}: " in str(error.value)
+    assert found in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("parameters: {train: [\n", "is no YAML"),
+        ("- a\n- b\n", "expected keys and values, found list"),
+        ("just words\n", "expected keys and values, found str"),
+    ],
+)
+def test_a_file_that_is_no_config_is_named(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=rf"config\.yaml.*{complaint}"):
+        check(tmp_path, text)

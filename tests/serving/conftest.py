@@ -1,0 +1,75 @@
+"""A registry of three releases, in a real MLflow store on SQLite."""
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from deeprank.data.catalogue import Catalogue
+from deeprank.evaluation.evaluate import Evaluation, evaluate
+from deeprank.evaluation.promotion import METRIC, PromotionSettings
+from deeprank.model.bundle import Bundle
+from deeprank.search.cluster import ClusterSettings, cluster
+from deeprank.search.index import Index
+from deeprank.serving.registry import Registered, RegisterSettings, register
+from deeprank.triplets.sampling import Triplets
+from tests.conftest import save_untrained
+
+NAME = "animals"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Release folders and what registering each of them came to."""
+
+    experiment: str
+    folders: list[Path]
+    registered: list[Registered]
+    run_ids: list[str]
+
+
+def _with_recall(evaluation: Evaluation, value: float) -> Evaluation:
+    metric = dataclasses.replace(evaluation.metrics[METRIC], value=value)
+    return dataclasses.replace(evaluation, metrics=evaluation.metrics | {METRIC: metric})
+
+
+def make_release(folder: Path, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, triplets: Triplets, recall: float) -> Path:
+    """Write bundle/, index/ and evaluation/ as the pipeline does, with a recall@1 of our choice."""
+    shutil.copytree(bundle.folder, folder / "bundle")
+    settings = ClusterSettings()
+    Index.build(folder / "index", bundle, catalogue, embeddings, cluster(embeddings, settings), settings)
+    drawn = triplets.of("test")[["query", "positive", "negative"]].to_numpy()
+    evaluation = evaluate(catalogue.frame, embeddings, catalogue.rows("test"), catalogue.rows("train"), drawn)
+    _with_recall(evaluation, recall).save(folder / "evaluation")
+    return folder
+
+
+@pytest.fixture(scope="package")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty MLflow store and state folder."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPRANK_HOME", str(folder / "state"))
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        yield folder
+
+
+@pytest.fixture(scope="package")
+def store(tracking: Path, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, triplets: Triplets, rendered_folder: Path) -> Store:
+    """Three releases in a row: above the floor, below the champion, above it."""
+    settings = RegisterSettings(name=NAME, promotion=PromotionSettings(floor=0.5))
+    experiment = mlflow.create_experiment("tests", (tracking / "artifacts").as_uri())
+    folders, registered, run_ids = [], [], []
+    for number, recall in enumerate((0.6, 0.55, 0.7), start=1):
+        model = bundle if number < 3 else save_untrained(tracking / "third", seed=3)
+        folders.append(make_release(tracking / f"release-{number}", catalogue, model, embeddings, triplets, recall))
+        with mlflow.start_run(experiment_id=experiment) as run:
+            mlflow.set_tag("catalogue.source", str(rendered_folder))
+            registered.append(register(folders[-1], settings, {"catalogue.version": str(number)}))
+            run_ids.append(run.info.run_id)
+    return Store(experiment, folders, registered, run_ids)

@@ -1,0 +1,46 @@
+"""The registered model, loaded as MLflow loads it and asked as MLflow asks it."""
+
+import base64
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from deeprank.serving.registry import open_release
+from deeprank.serving.release_model import NEIGHBOURS
+from deeprank.serving.search import Searcher
+from tests.serving.conftest import NAME, Store
+
+
+@pytest.fixture(scope="module")
+def model(store: Store) -> mlflow.pyfunc.PyFuncModel:
+    assert store.registered
+    return mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+
+
+def _asking(files: list[Path]) -> pd.DataFrame:
+    return pd.DataFrame({"image": [base64.b64encode(file.read_bytes()).decode() for file in files]})
+
+
+def test_each_image_is_answered_with_its_neighbours(model: mlflow.pyfunc.PyFuncModel, rendered_folder: Path) -> None:
+    files = sorted(rendered_folder.rglob("*.jpg"))[::20]
+    answers = model.predict(_asking(files))
+    release = Searcher(open_release(f"models:/{NAME}@champion"))
+    expected = release.search([file.read_bytes() for file in files], NEIGHBOURS)
+    assert len(answers) == len(files)
+    for answer, found in zip(answers, expected, strict=True):
+        assert len(answer) == NEIGHBOURS
+        assert [set(record) for record in answer] == [{"path", "label", "distance", "cluster"}] * NEIGHBOURS
+        assert [record["path"] for record in answer] == found["path"].tolist()
+        assert np.allclose([record["distance"] for record in answer], found["distance"], atol=1e-5)
+
+
+def test_what_is_no_image_is_refused_with_the_reason(model: mlflow.pyfunc.PyFuncModel) -> None:
+    with pytest.raises(Exception, match="not an image in a format that can be read"):
+        model.predict(pd.DataFrame({"image": [base64.b64encode(b"text").decode()]}))
+
+
+def test_its_signature_says_what_it_wants(model: mlflow.pyfunc.PyFuncModel) -> None:
+    assert model.metadata.signature.inputs.input_names() == ["image"]

@@ -1,0 +1,80 @@
+"""A step's cache key holds the files it reaches and no others."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from deeprank.home import PROJECT
+from steps.caching import cache_on_sources, reached_sources
+
+CACHED = ["sample_triplets", "train", "evaluate", "cluster", "register"]
+
+
+def _reached(step: str) -> set[str]:
+    return {file.relative_to(PROJECT).as_posix() for file in reached_sources(PROJECT / "steps" / f"{step}.py")}
+
+
+def test_training_reaches_its_own_room_and_those_it_uses() -> None:
+    assert {
+        "steps/train.py",
+        "steps/tracking.py",
+        "deeprank/__init__.py",
+        "deeprank/training/__init__.py",
+        "deeprank/training/fit.py",
+        "deeprank/training/losses.py",
+        "deeprank/model/network.py",
+        "deeprank/data/catalogue.py",
+        "deeprank/evaluation/figures.py",
+    } <= _reached("train")
+
+
+@pytest.mark.parametrize(
+    ("step", "file"),
+    [
+        ("sample_triplets", "deeprank/triplets/sampling.py"),
+        ("train", "deeprank/training/augmentation.py"),
+        ("evaluate", "deeprank/evaluation/metrics.py"),
+        ("evaluate", "deeprank/model/preprocessing.py"),
+        ("cluster", "deeprank/search/cluster.py"),
+        ("register", "deeprank/evaluation/promotion.py"),
+    ],
+)
+def test_a_step_reaches_what_decides_its_result(step: str, file: str) -> None:
+    assert file in _reached(step)
+
+
+@pytest.mark.parametrize("step", ["sample_triplets", "evaluate", "cluster", "register"])
+def test_only_training_reaches_the_training_room(step: str) -> None:
+    assert not [file for file in _reached(step) if file.startswith("deeprank/training/")]
+
+
+@pytest.mark.parametrize("step", CACHED)
+def test_every_step_but_ingest_misses_when_a_file_it_reaches_or_the_lock_file_changes(step: str) -> None:
+    policy = getattr(importlib.import_module(f"steps.{step}"), f"{step}_step").configuration.cache_policy
+    assert set(policy.file_dependencies) == _reached(step) | {"constraints.txt"}
+    assert f"steps/{step}.py" in policy.file_dependencies
+    assert all((PROJECT / file).is_file() for file in policy.file_dependencies)
+
+
+def test_ingest_is_never_cached() -> None:
+    assert importlib.import_module("steps.ingest").ingest_step.configuration.enable_cache is False
+
+
+def test_the_policy_is_the_same_every_time() -> None:
+    file = str(PROJECT / "steps" / "train.py")
+    assert cache_on_sources(file).file_dependencies == cache_on_sources(file).file_dependencies
+
+
+def test_imports_in_functions_and_under_conditions_count_too(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import numpy, deeprank.settings\n"
+        "from deeprank.data import splits\n"
+        "if True:\n    from deeprank.errors import DataError as Wrong\n"
+        "def late():\n    import steps.tracking as tracking\n"
+    )
+    reached = reached_sources(script)
+    names = ["deeprank/settings.py", "deeprank/data/splits.py", "deeprank/data/__init__.py", "deeprank/errors.py", "steps/tracking.py"]
+    assert {script, *(PROJECT / name for name in names)} <= reached
+    assert all(file == script or file.is_relative_to(PROJECT) for file in reached)

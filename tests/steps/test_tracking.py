@@ -1,0 +1,58 @@
+"""What a step reports goes into MLflow, now or again from its record."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+
+from deeprank.reporting import Record
+from steps.tracking import Tracked, flatten, git_commit, log_parameters, replay
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        yield mlflow.create_experiment("tests", (folder / "artifacts").as_uri())
+
+
+def _logged(run_id: str) -> tuple[dict[str, list[tuple[int, float]]], dict[str, str], list[str]]:
+    client = MlflowClient()
+    data = client.get_run(run_id).data
+    curves = {name: sorted((point.step, point.value) for point in client.get_metric_history(run_id, name)) for name in data.metrics}
+    tags = {name: value for name, value in data.tags.items() if not name.startswith("mlflow.")}
+    return curves, tags, [file.path for file in client.list_artifacts(run_id, "figures")]
+
+
+def test_a_record_told_again_says_what_was_said_the_first_time(experiment: str, tmp_path: Path) -> None:
+    with mlflow.start_run(experiment_id=experiment) as first:
+        reporter = Tracked(tmp_path)
+        for epoch, loss in enumerate((2.0, 1.0), start=1):
+            reporter.metric("train.loss", loss, epoch)
+        reporter.metric("queries", 12)
+        reporter.note("model.weights", "abc")
+        reporter.figure("curves", Figure())
+        reporter.save()
+    with mlflow.start_run(experiment_id=experiment) as second:
+        pass
+    replay(Record.load(tmp_path / "record"), second.info.run_id)
+    said = {"train.loss": [(1, 2.0), (2, 1.0)], "queries": [(0, 12.0)]}
+    assert _logged(first.info.run_id) == (said, {"model.weights": "abc"}, ["figures/curves.png"])
+    assert _logged(second.info.run_id) == _logged(first.info.run_id)
+
+
+def test_nested_parameters_get_dotted_names(experiment: str) -> None:
+    settings = {"train": {"epochs": 3, "network": {"weights": "none"}}, "plain": 1.5, "nothing": None, "many": [1, 2]}
+    flat = {"train.epochs": "3", "train.network.weights": "none", "plain": "1.5", "nothing": "None", "many": "[1, 2]"}
+    assert flatten(settings) == flat
+    with mlflow.start_run(experiment_id=experiment) as run:
+        log_parameters(settings)
+    assert MlflowClient().get_run(run.info.run_id).data.params == flat
+
+
+def test_the_commit_is_a_name_or_unknown() -> None:
+    assert git_commit()

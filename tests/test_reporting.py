@@ -1,0 +1,39 @@
+"""A record keeps what it is told, and says it again after loading."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from deeprank.reporting import Point, Record
+
+
+def test_numbers_notes_and_pictures_are_the_same_after_loading(tmp_path: Path) -> None:
+    record = Record(tmp_path / "r")
+    record.metric("train.loss", np.float32(2), 1)
+    record.metric("train.loss", 1.5, 2)
+    record.metric("queries", 12)
+    record.note("index.kind", "exact")
+    record.note("index.kind", "inverted")
+    record.figure("curves", Figure(figsize=(2, 1)))
+    record.save()
+    loaded = Record.load(tmp_path / "r")
+    assert loaded == record
+    assert loaded.points == [Point("train.loss", 2.0, 1), Point("train.loss", 1.5, 2), Point("queries", 12.0, None)]
+    assert loaded.notes == {"index.kind": "inverted"}
+    assert loaded.figures == {"curves": tmp_path / "r" / "curves.png"}
+    with Image.open(loaded.figures["curves"]) as picture:
+        assert picture.format == "PNG"
+
+
+def test_an_absent_record_is_empty(tmp_path: Path) -> None:
+    loaded = Record.load(tmp_path / "nowhere")
+    assert (loaded.points, loaded.notes, loaded.figures) == ([], {}, {})
+
+
+def test_a_number_that_is_none_survives_saving(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    record.metric("recall", float("nan"))
+    record.save()
+    assert np.isnan(Record.load(tmp_path).points[0].value)

@@ -1,0 +1,232 @@
+"""Training on rendered photographs with a tiny net from known random weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from deeprank.data.catalogue import Catalogue
+from deeprank.errors import ConfigError, DataError
+from deeprank.model.backbone import create_backbone
+from deeprank.model.bundle import Bundle
+from deeprank.model.embedding import embed_catalogue
+from deeprank.model.network import EmbeddingNet, NetworkSettings
+from deeprank.reporting import Point, Record
+from deeprank.training.augmentation import AugmentSettings
+from deeprank.training.fit import TrainSettings, fit, frozen_stages, parameter_groups, training_key, validate
+from deeprank.training.losses import LossSettings, create_loss
+from deeprank.triplets.sampling import Triplets
+
+SMALL = {"epochs": 1, "train_sizes": (64,), "search_size": 64, "classes_per_batch": 3, "images_per_class": 2}
+STATISTICS = ("running_mean", "running_var")
+
+
+@dataclass(frozen=True)
+class Trained:
+    bundle: Bundle
+    record: Record
+    settings: TrainSettings
+    before: dict[str, torch.Tensor]
+
+    @property
+    def after(self) -> dict[str, torch.Tensor]:
+        """The ConvNet's weights after training, under the names they have in `before`."""
+        state = load_file(self.bundle.folder / "model.safetensors")
+        return {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random weights with BatchNorm statistics that are not the initial ones."""
+    torch.manual_seed(11)
+    net, _, _ = create_backbone("test_efficientnet", "none")
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    file = tmp_path_factory.mktemp("start") / "weights.safetensors"
+    save_file(net.state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def network(start: Path) -> NetworkSettings:
+    return NetworkSettings(backbone="test_efficientnet", weights=f"file:{start}", dimensions=16)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    catalogue: Catalogue, triplets: Triplets, start: Path, network: NetworkSettings, tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
+    """Two epochs with the stem and the first block frozen, from a working folder that must stay empty."""
+    folder = tmp_path_factory.mktemp("trained")
+    settings = TrainSettings(**SMALL | {"epochs": 2}, network=network, frozen_blocks=2)
+    record = Record(folder / "record")
+    (folder / "here").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder / "here")
+        bundle = fit(catalogue, triplets, settings, folder / "bundle", record)
+    assert list((folder / "here").iterdir()) == []
+    return Trained(bundle, record, settings, load_file(start))
+
+
+def _fit(catalogue: Catalogue, triplets: Triplets, folder: Path, **settings: object) -> tuple[Bundle, list[Point]]:
+    record = Record(folder / "record")
+    return fit(catalogue, triplets, TrainSettings(**SMALL | settings), folder / "bundle", record), record.points
+
+
+def test_each_epoch_reports_loss_speed_rate_and_what_val_says(trained: Trained) -> None:
+    names = {"train.loss", "train.images_per_second", "train.learning_rate", "val.recall_at_1", "val.triplet_accuracy"}
+    points = trained.record.points
+    assert sorted((point.name, point.step) for point in points) == sorted((name, epoch) for name in names for epoch in (1, 2))
+    assert all(np.isfinite(point.value) for point in points)
+    assert all(0 <= point.value <= 1 for point in points if point.name.startswith("val."))
+
+
+def test_the_last_point_of_val_is_what_the_saved_bundle_gives(trained: Trained, catalogue: Catalogue, triplets: Triplets) -> None:
+    last = {point.name: point.value for point in trained.record.points if point.step == 2}
+    found = validate(*trained.bundle.load(), catalogue, triplets)
+    assert {f"val.{name}": value for name, value in found.items()} == {k: v for k, v in last.items() if k.startswith("val.")}
+
+
+def test_the_bundle_says_what_it_was_trained_on_and_how(trained: Trained, catalogue: Catalogue, network: NetworkSettings) -> None:
+    assert trained.bundle.config["facts"] == {"catalogue": catalogue.fingerprint, "losses": "SupConLoss", "epochs": "2", "seed": "0"}
+    assert trained.bundle.config["started_from"] == network.model_dump()
+    net, preprocessing = trained.bundle.load()
+    assert (net.dimensions, preprocessing.size) == (16, 64)
+
+
+def test_frozen_stages_keep_their_weights_and_the_others_move(trained: Trained) -> None:
+    def frozen(name: str) -> bool:
+        return name.startswith(("conv_stem.", "bn1.", "blocks.0."))
+
+    learnt = [name for name, _ in trained.bundle.load()[0].backbone.named_parameters()]
+    assert any(frozen(name) for name in learnt)
+    for name in learnt:
+        assert torch.equal(trained.after[name], trained.before[name]) == frozen(name), name
+
+
+def test_batchnorm_keeps_the_statistics_it_came_with(trained: Trained) -> None:
+    names = [name for name in trained.before if name.endswith(STATISTICS)]
+    assert names
+    for name in names:
+        assert torch.equal(trained.after[name], trained.before[name]), name
+
+
+def test_the_same_seed_trains_the_same_weights_and_another_seed_others(
+    trained: Trained, catalogue: Catalogue, triplets: Triplets, tmp_path: Path
+) -> None:
+    again = fit(catalogue, triplets, trained.settings, tmp_path / "again", Record(tmp_path))
+    other = fit(catalogue, triplets, trained.settings.model_copy(update={"seed": 1}), tmp_path / "other", Record(tmp_path))
+    assert again.weights_hash == trained.bundle.weights_hash
+    assert other.weights_hash != trained.bundle.weights_hash
+
+
+def test_training_lowers_the_loss(catalogue: Catalogue, triplets: Triplets, network: NetworkSettings, tmp_path: Path) -> None:
+    still = AugmentSettings(smallest_crop=1, stretch=1, flip=0, turn=0, brightness=0, contrast=0, saturation=0, tint=0)
+    settings = {"epochs": 12, "train_sizes": (32,), "search_size": 32, "learning_rate": 3e-3, "classes_per_batch": 6}
+    _, points = _fit(catalogue, triplets, tmp_path, network=network, augment=still, **settings)
+    losses = [point.value for point in points if point.name == "train.loss"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("loss", [{"name": "RankingHinge", "arguments": {"gap": 0.2}}, {"name": "ProxyAnchorLoss", "arguments": {}}])
+def test_other_losses_train_too(catalogue: Catalogue, triplets: Triplets, network: NetworkSettings, tmp_path: Path, loss: dict) -> None:
+    bundle, points = _fit(catalogue, triplets, tmp_path, network=network, losses=(LossSettings(**loss),))
+    assert all(np.isfinite(point.value) for point in points)
+    assert all(value.isfinite().all() for value in bundle.load()[0].state_dict().values())
+
+
+def test_several_losses_and_sizes_train_together(
+    catalogue: Catalogue, triplets: Triplets, network: NetworkSettings, tmp_path: Path
+) -> None:
+    losses = (LossSettings(), LossSettings(name="RankingHinge", arguments={"gap": 0.2}, weight=0.5))
+    bundle, points = _fit(catalogue, triplets, tmp_path, network=network, losses=losses, train_sizes=(32, 48), epochs=2)
+    assert bundle.config["facts"]["losses"] == "SupConLoss, RankingHinge"
+    assert [point.step for point in points if point.name == "train.loss"] == [1, 2]
+
+
+def test_the_average_of_the_weights_is_kept_unless_it_is_switched_off(
+    trained: Trained, catalogue: Catalogue, triplets: Triplets, tmp_path: Path
+) -> None:
+    last = fit(catalogue, triplets, trained.settings.model_copy(update={"average": 0.0}), tmp_path / "last", Record(tmp_path))
+    moved = {}
+    for bundle in (last, trained.bundle):
+        head = load_file(bundle.folder / "model.safetensors")["head.weight"]
+        torch.manual_seed(trained.settings.seed)
+        moved[bundle.folder] = (head - EmbeddingNet(trained.settings.network).head.weight).norm()
+    assert moved[last.folder] > moved[trained.bundle.folder] > 0
+
+
+def test_a_random_net_without_weights_trains(catalogue: Catalogue, triplets: Triplets, tmp_path: Path) -> None:
+    tiny = NetworkSettings(backbone="test_efficientnet", weights="none", dimensions=0)
+    bundle, points = _fit(catalogue, triplets, tmp_path, network=tiny)
+    assert {point.name for point in points} >= {"train.loss", "val.recall_at_1"}
+    assert bundle.load()[0].dimensions == 256
+
+
+def test_validation_is_leave_one_out_recall_and_the_share_of_ordered_triplets(
+    bundle: Bundle, catalogue: Catalogue, triplets: Triplets
+) -> None:
+    net, preprocessing = bundle.load()
+    embeddings = embed_catalogue(net, preprocessing, catalogue, np.arange(len(catalogue.frame)))
+    labels, rows = catalogue.frame["label"], catalogue.rows("val").tolist()
+    distance = np.linalg.norm(embeddings[:, None] - embeddings, axis=2)
+    hits = [
+        labels[min((other for other in rows if other != row), key=lambda other, row=row: distance[row, other])] == labels[row]
+        for row in rows
+    ]
+    ordered = [distance[t.query, t.positive] < distance[t.query, t.negative] for t in triplets.of("val").itertuples()]
+    found = validate(net, preprocessing, catalogue, triplets)
+    assert found == {"recall_at_1": pytest.approx(np.mean(hits)), "triplet_accuracy": pytest.approx(np.mean(ordered))}
+
+
+def test_without_val_triplets_there_is_nothing_to_validate(bundle: Bundle, catalogue: Catalogue, triplets: Triplets) -> None:
+    train = Triplets(triplets.of("train"), triplets.fingerprint)
+    assert validate(*bundle.load(), catalogue, train) == {}
+
+
+def test_one_class_cannot_be_trained_on(catalogue: Catalogue, triplets: Triplets, tmp_path: Path) -> None:
+    rows = np.flatnonzero(catalogue.frame["label"] == catalogue.frame["label"][0])[:3]
+    frame = pd.DataFrame([[*rows, 1.0, 0.0, "train"]], columns=triplets.frame.columns)
+    with pytest.raises(DataError, match="two classes"):
+        fit(catalogue, Triplets(frame, ""), TrainSettings(**SMALL), tmp_path, Record(tmp_path))
+
+
+def test_a_net_that_cannot_be_made_ends_training_before_it_starts(catalogue: Catalogue, triplets: Triplets, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no_net"):
+        _fit(catalogue, triplets, tmp_path, network=NetworkSettings(backbone="no_net"))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_other_settings_or_triplets_are_another_training(triplets: Triplets) -> None:
+    fewer = Triplets(triplets.frame.iloc[:-1], triplets.fingerprint)
+    elsewhere = Triplets(triplets.frame, "another catalogue")
+    keys = [training_key(drawn, TrainSettings()) for drawn in (triplets, fewer, elsewhere)]
+    assert len({*keys, training_key(triplets, TrainSettings(seed=1))}) == 4
+    assert training_key(Triplets(triplets.frame.copy(), triplets.fingerprint), TrainSettings()) == keys[0]
+
+
+def test_stages_are_the_stem_and_then_the_blocks(network: NetworkSettings) -> None:
+    net = EmbeddingNet(network)
+    stages = frozen_stages(net, 3)
+    stem = {id(parameter) for module in (net.backbone.conv_stem, net.backbone.bn1) for parameter in module.parameters()}
+    assert {id(parameter) for parameter in stages[0].parameters()} == stem
+    assert stages[1:] == [net.backbone.blocks[0], net.backbone.blocks[1]]
+    assert frozen_stages(net, 0) == []
+
+
+def test_convnet_and_head_learn_at_rates_of_their_own_and_frozen_stages_not_at_all(network: NetworkSettings) -> None:
+    net = EmbeddingNet(network)
+    loss = create_loss(LossSettings(name="ProxyAnchorLoss", arguments={}), 4, 16)
+    body, head = parameter_groups(net, loss, TrainSettings(learning_rate=1e-4, head_learning_rate=1e-2, frozen_blocks=1))
+    assert (body["lr"], head["lr"]) == (1e-4, 1e-2)
+    assert {id(parameter) for parameter in head["params"]} == {id(p) for p in [*net.head.parameters(), *loss.parameters()]}
+    stem = list(frozen_stages(net, 1)[0].parameters())
+    assert {id(parameter) for parameter in body["params"]} == {id(p) for p in net.backbone.parameters()} - {id(p) for p in stem}
+    assert not any(parameter.requires_grad for parameter in stem)
