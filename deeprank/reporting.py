@@ -1,12 +1,23 @@
 """How long jobs report: the library writes down metrics, figures and tables; whoever calls it decides where they go."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from rich import progress
+from rich.console import Console
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Item = TypeVar("Item")
+
+
+def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
+    """Show a progress bar while iterating; on standard error, so that a command's output stays its own."""
+    return progress.track(items, description=description, total=total, console=Console(stderr=True))
 
 
 class Reporter(Protocol):

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 from zenml.client import Client
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
+from zenml.config.step_configurations import StepConfigurationUpdate
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from deeprank.errors import ConfigError, DeepRankError
@@ -52,8 +53,13 @@ def check_config(file: Path, entrypoint: Callable[..., None]) -> None:
         raise ConfigError(f"{file}: expected keys and values, found {type(config).__name__}")
     _known(file, "", config, [*PipelineRunConfiguration.model_fields, "parameters"])
     rooms: dict[str, type[Settings]] = {name: parameter.annotation for name, parameter in signature(entrypoint).parameters.items()}
-    _known(file, "steps.", config.get("steps") or {}, [*rooms, "evaluate"])
     parameters = config.get("parameters") or {}
+    for section in (parameters, config.get("steps") or {}):
+        if not isinstance(section, dict):
+            raise ConfigError(f"{file}: expected keys and values under parameters and steps, found {section!r}")
+    _known(file, "steps.", config.get("steps") or {}, [*rooms, "evaluate"])
+    for name, options in (config.get("steps") or {}).items():
+        _known(file, f"steps.{name}.", options or {}, list(StepConfigurationUpdate.model_fields))
     _known(file, "parameters.", parameters, list(rooms))
     for room, given in parameters.items():
         try:
@@ -79,7 +85,11 @@ def _explain(file: Path, room: str, model: Any, problem: Any) -> str:
     if problem["type"] != "extra_forbidden":
         return f"{file}: {name}: {problem['msg']}, found {problem['input']!r}"
     for part in where[:-1]:
+        if not hasattr(model, "model_fields") or part not in model.model_fields:
+            return f"{file}: unknown key {name}"
         model = model.model_fields[part].annotation
+    if not hasattr(model, "model_fields"):
+        return f"{file}: unknown key {name}"
     return f"{file}: unknown key {name}{_nearest(where[-1], model.model_fields)}"
 
 

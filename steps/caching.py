@@ -10,9 +10,15 @@ from deeprank.home import PROJECT
 OWN = ("deeprank", "steps")
 
 
-def cache_on_sources(step_file: str) -> CachePolicy:
-    """Return the policy of the step in `step_file`: its cache misses when any source it reaches, or the lock file, changes."""
-    sources = reached_sources(Path(step_file).resolve())
+def cache_on_sources(step_file: str, *also: Path) -> CachePolicy:
+    """Return the policy of the step in `step_file`: its cache misses when any source it reaches, or the lock file, changes.
+
+    Args:
+        step_file: the step's module.
+        also: further files that it uses by path instead of by import.
+
+    """
+    sources = set().union(*(reached_sources(Path(file).resolve()) for file in (step_file, *also)))
     return CachePolicy(file_dependencies=sorted(str(file.relative_to(PROJECT)) for file in [*sources, PROJECT / "constraints.txt"]))
 
 

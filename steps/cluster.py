@@ -4,7 +4,10 @@ from typing import Annotated
 
 from deeprank.search.build import build_index
 from deeprank.search.cluster import ClusterSettings
-from steps.artifacts import BundleArtifact, CatalogueArtifact, IndexArtifact, new_folder
+from steps.artifacts.base import new_folder
+from steps.artifacts.bundle import BundleArtifact
+from steps.artifacts.catalogue import CatalogueArtifact
+from steps.artifacts.index import IndexArtifact
 from steps.step import pipeline_step
 from steps.tracking import Tracked
 

@@ -3,7 +3,11 @@
 from typing import Annotated
 
 from deeprank.evaluation.compare import evaluate_bundle
-from steps.artifacts import BundleArtifact, CatalogueArtifact, EvaluationArtifact, TripletsArtifact, new_folder
+from steps.artifacts.base import new_folder
+from steps.artifacts.bundle import BundleArtifact
+from steps.artifacts.catalogue import CatalogueArtifact
+from steps.artifacts.evaluation import EvaluationArtifact
+from steps.artifacts.triplets import TripletsArtifact
 from steps.step import pipeline_step
 from steps.tracking import Tracked
 

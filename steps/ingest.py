@@ -9,7 +9,8 @@ from zenml.client import Client
 from deeprank.data.ingest import IngestSettings, ingest, require_classes
 from deeprank.data.sources import source_folder
 from deeprank.evaluation.figures import photograph_sheet
-from steps.artifacts import CatalogueArtifact, new_folder
+from steps.artifacts.base import new_folder
+from steps.artifacts.catalogue import CatalogueArtifact
 from steps.step import pipeline_step
 from steps.tracking import Tracked, git_commit, log_parameters
 

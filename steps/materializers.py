@@ -7,7 +7,7 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.utils import io_utils
 
-from steps.artifacts import RECORD, Artifact
+from steps.artifacts.base import RECORD, Artifact
 
 
 class FolderMaterializer(BaseMaterializer):

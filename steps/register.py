@@ -4,15 +4,20 @@ import logging
 import shutil
 from typing import Annotated
 
-from deeprank.serving.registry import RegisterSettings, register, release_facts
-from steps.artifacts import RECORD, BundleArtifact, CatalogueArtifact, EvaluationArtifact, IndexArtifact, ReleaseArtifact, new_folder
+from deeprank.serving.registry import RELEASE_CODE, RegisterSettings, register, release_facts
+from steps.artifacts.base import RECORD, new_folder
+from steps.artifacts.bundle import BundleArtifact
+from steps.artifacts.catalogue import CatalogueArtifact
+from steps.artifacts.evaluation import EvaluationArtifact
+from steps.artifacts.index import IndexArtifact
+from steps.artifacts.release import ReleaseArtifact
 from steps.step import pipeline_step
 from steps.tracking import Tracked
 
 logger = logging.getLogger(__name__)
 
 
-@pipeline_step(__file__)
+@pipeline_step(__file__, RELEASE_CODE)
 def register_step(
     catalogue: CatalogueArtifact, bundle: BundleArtifact, index: IndexArtifact, evaluation: EvaluationArtifact, settings: RegisterSettings
 ) -> Annotated[ReleaseArtifact, "release"]:

@@ -4,7 +4,9 @@ from typing import Annotated
 
 from deeprank.evaluation.figures import triplet_grid
 from deeprank.triplets.sampling import SampleSettings, sample_triplets
-from steps.artifacts import CatalogueArtifact, TripletsArtifact, new_folder
+from steps.artifacts.base import new_folder
+from steps.artifacts.catalogue import CatalogueArtifact
+from steps.artifacts.triplets import TripletsArtifact
 from steps.step import pipeline_step
 from steps.tracking import Tracked
 

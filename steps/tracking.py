@@ -13,7 +13,7 @@ from zenml.enums import ExecutionStatus
 
 from deeprank.home import PROJECT
 from deeprank.reporting import Record
-from steps.artifacts import RECORD, Artifact
+from steps.artifacts.base import RECORD, Artifact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

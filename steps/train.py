@@ -7,7 +7,10 @@ import pandas as pd
 from deeprank.evaluation.figures import curves
 from deeprank.home import home
 from deeprank.training.fit import TrainSettings, fit
-from steps.artifacts import BundleArtifact, CatalogueArtifact, TripletsArtifact, new_folder
+from steps.artifacts.base import new_folder
+from steps.artifacts.bundle import BundleArtifact
+from steps.artifacts.catalogue import CatalogueArtifact
+from steps.artifacts.triplets import TripletsArtifact
 from steps.step import pipeline_step
 from steps.tracking import Tracked
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISLNK, S_ISREG
 from typing import IO
 
 import lance
@@ -16,12 +17,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
-from rich.progress import track
 
 from deeprank.data.catalogue import COLUMNS, SCHEMA, Catalogue, latest, read_events
 from deeprank.data.photographs import canonical, sha256
 from deeprank.data.splits import SPLITS, place
 from deeprank.errors import ConfigError, DataError
+from deeprank.reporting import track
 from deeprank.settings import Settings
 
 CHUNK = 256
@@ -177,17 +178,26 @@ def _scan(folder: Path) -> dict[str, os.stat_result]:
         what = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {what}; ingest.source wants a folder of <class>/<image>")
     files: dict[str, os.stat_result] = {}
+    # A link to a folder that was already walked would bring everything in it again, or for ever.
+    seen: set[str] = set()
 
     def unreadable(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be read ({error.strerror}): give read permission or move it away") from error
 
     for root, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
         folders.sort()
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         base = os.path.relpath(root, folder).replace(os.sep, "/")
         for name in names:
             file = os.path.join(root, name)
             # A broken link is something found too: its row will say that it cannot be read.
-            files[name if base == "." else f"{base}/{name}"] = os.stat(file) if os.path.exists(file) else os.lstat(file)
+            # A name that is no UTF-8 cannot be stored: its row will say that it cannot be read.
+            path = (name if base == "." else f"{base}/{name}").encode(errors="surrogateescape").decode(errors="replace")
+            files[path] = os.stat(file) if os.path.exists(file) else os.lstat(file)
     if not files:
         raise DataError(f"{folder} is empty: put photographs into {folder}/<class>/")
     return dict(sorted(files.items()))
@@ -221,6 +231,8 @@ def _row(folder: Path, path: str, stat: os.stat_result, own_split: bool) -> dict
         "height": 0, "phash": 0, "group": "", "split": split, "status": "rejected", "reason": "", "image_row": -1,
     }  # fmt: skip
     try:
+        if not (S_ISREG(stat.st_mode) or S_ISLNK(stat.st_mode)):
+            raise DataError("not a file but a pipe, socket or device")
         data = (folder / path).read_bytes()
         row["id"] = sha256(data)
         if own_split and split not in SPLITS:
@@ -257,8 +269,9 @@ def _append(uri: str, rows: pd.DataFrame, read: pa.ipc.RecordBatchFileReader, of
 
 
 def _batch(rows: pd.DataFrame, images: pa.Array) -> pa.RecordBatch:
-    small = pa.RecordBatch.from_pandas(rows[COLUMNS], pa.schema([SCHEMA.field(name) for name in COLUMNS]), preserve_index=False)
-    return pa.RecordBatch.from_arrays([*small.columns, images], schema=SCHEMA)
+    small = pa.Table.from_pandas(rows[COLUMNS], pa.schema([SCHEMA.field(name) for name in COLUMNS]), preserve_index=False)
+    # Rows of several origins come in several chunks.
+    return pa.RecordBatch.from_arrays([*(column.combine_chunks() for column in small.columns), images], schema=SCHEMA)
 
 
 def _moved(known: pd.DataFrame, rows: pd.DataFrame) -> dict[str, int]:

@@ -15,6 +15,9 @@ SHORT_SIDE = 256
 JPEG_QUALITY = 95
 MAX_PIXELS = 178_956_970
 SMALLEST_SIDE = 16
+# What cameras and the web make; not EPS and the like, which Pillow hands to other programs.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "PPM", "ICO", "JPEG2000")
+LONGEST_SIDE = 65_500  # of a JPEG
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,10 @@ def canonical(data: bytes) -> Photograph:
     scale = SHORT_SIDE / min(image.size)
     if scale < 1:
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if max(image.size) > LONGEST_SIDE:
+        raise DataError(f"{image.width} x {image.height} pixels: a stored photograph has at most {LONGEST_SIDE} on its long side")
     buffer = io.BytesIO()
+    image.info.clear()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     phash = int(str(imagehash.phash(image)), 16)
     return Photograph(buffer.getvalue(), image.width, image.height, phash, "; ".join(remarks))
@@ -65,7 +71,7 @@ def _decode(data: bytes) -> tuple[Image.Image, list[str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(data))
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS} allowed")
             # A JPEG decoder can shrink by 2, 4 or 8 while decoding, which is several times faster.
@@ -75,7 +81,9 @@ def _decode(data: bytes) -> tuple[Image.Image, list[str]]:
         raise DataError("not an image in a format that can be read") from None
     except Image.DecompressionBombError as error:
         raise DataError(str(error)) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
         raise DataError(f"damaged or truncated image: {error}") from None
     if min(image.size) < SMALLEST_SIDE:
         raise DataError(f"{image.width} x {image.height} pixels are too few: the short side needs {SMALLEST_SIDE}")
@@ -93,7 +101,7 @@ def _to_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         # Pillow clips instead of scaling when it converts deep greyscale.
         deep = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if deep.max() > 255 else 255.0
+        top = 65535.0 if image.mode.startswith("I;16") or deep.max() > 255 else 255.0 if deep.max() > 1 else 1.0
         image = Image.fromarray((deep / top * 255).clip(0, 255).astype(np.uint8))
         remarks.append("16-bit greyscale: scaled to 8 bits")
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

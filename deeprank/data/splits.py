@@ -79,9 +79,14 @@ def place(events: pd.DataFrame, fresh: pd.DataFrame, bits: int, shares: Mapping[
     usable = everything["status"].isin(["ok", "duplicate"])
     oldest = everything[usable].drop_duplicates("id")
     position = {identity: i for i, identity in enumerate(oldest["id"])}
-    new = np.flatnonzero(oldest.index.to_numpy() >= len(events))
+    # A photograph that comes back is looked at again: what came while it was away may be near it.
+    read = set(everything["id"][usable & (everything.index >= len(events))])
+    new = np.flatnonzero(oldest["id"].isin(read))
     pairs = near_duplicates(oldest["phash"].to_numpy(np.uint64), new, bits)
-    joined = join_groups([position.get(group, i) for i, group in enumerate(oldest["group"])], pairs)
+    # Every join ever written down stays one.
+    written = everything[usable & everything["group"].ne("")][["id", "group"]].drop_duplicates()
+    before = np.stack([written[name].map(position).to_numpy(np.int64) for name in ("id", "group")], axis=1)
+    joined = join_groups(range(len(oldest)), np.concatenate([before, pairs]))
     group_of = dict(zip(oldest["id"], oldest["id"].to_numpy()[joined], strict=True))
     image_row = dict(zip(oldest["id"], oldest.index, strict=True))
 
@@ -92,7 +97,8 @@ def place(events: pd.DataFrame, fresh: pd.DataFrame, bits: int, shares: Mapping[
     keeper = current.drop_duplicates("id").set_index("id")
     again = current["id"].duplicated().to_numpy()
     kept_path, kept_label = current["id"].map(keeper["path"]), current["id"].map(keeper["label"])
-    twice = "same photograph as " + kept_path + np.where(kept_label != current["label"], ", which is in another class", "")
+    elsewhere = np.where(kept_label != current["label"], ", which is in another class", "")
+    twice = [f"same photograph as {path}{where}" for path, where in zip(kept_path, elsewhere, strict=True)]
     placed = current.assign(
         group=current["id"].map(group_of),
         image_row=current["id"].map(image_row),

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from math import isnan
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,9 @@ class Evaluation:
             level, _, key = name.rpartition(".")
             target = out.setdefault(level, {}) if level else out
             assert isinstance(target, dict)
-            target[key] = metric.value
-        out["intervals"] = {name: [metric.low, metric.high] for name, metric in self.metrics.items()}
+            # JSON has no NaN: what could not be measured is null.
+            target[key] = None if isnan(metric.value) else metric.value
+        out["intervals"] = {name: [metric.low, metric.high] for name, metric in self.metrics.items() if not isnan(metric.value)}
         out["queries"] = len(self.queries)
         return out
 

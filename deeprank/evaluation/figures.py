@@ -34,7 +34,9 @@ def _tile(axes: Axes, jpeg: bytes, title: str, colour: str) -> None:
 
 def _short(label: str) -> str:
     name = label.rsplit("/", 1)[-1]
-    return name if len(name) <= 22 else name[:21] + "…"
+    name = name if len(name) <= 22 else name[:21] + "…"
+    # Between dollars Matplotlib would set a formula.
+    return name.replace("$", r"\$")
 
 
 def _grid(rows: int, columns: int, title: str) -> tuple[Figure, npt.NDArray[Any]]:
@@ -113,6 +115,8 @@ def neighbour_gallery(
             distance = float(np.linalg.norm(embeddings[other] - embeddings[row]))
             line.append((int(other), f"{distance:.2f}\n{_short(labels[other])}", RIGHT if labels[other] == labels[row] else WRONG))
         lines.append(line)
+    if not lines:
+        return Figure()
     return _draw_rows(
         catalogue, lines, f"{len(right)} queries that find their class first, and the {len(wrong)} worst that do not (distance)"
     )
@@ -197,5 +201,6 @@ def curves(points: pd.DataFrame) -> Figure:
         axes.plot(curve["step"], curve["value"], marker="o", markersize=3)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -28,5 +28,7 @@ def evaluate_folders(bundle: Bundle, queries: Catalogue, gallery: Catalogue) -> 
     parts = [embed_catalogue(net, preprocessing, part, np.arange(len(part.frame)), "embedding") for part in (queries, gallery)]
     rows = np.arange(len(frame))
     asked, searched = rows[: len(queries.frame)], rows[len(queries.frame) :]
-    triplets = sample_triplets(frame, SampleSettings()).of("test")[["query", "positive", "negative"]].to_numpy()
+    triplets = (
+        sample_triplets(queries.frame.assign(split="test"), SampleSettings()).of("test")[["query", "positive", "negative"]].to_numpy()
+    )
     return evaluate(frame, np.concatenate(parts), asked, searched, triplets)

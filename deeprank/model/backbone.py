@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -76,7 +78,10 @@ def _load_state(net: nn.Module, state: dict[str, torch.Tensor], name: str, weigh
 def _read_state(file: Path) -> dict[str, torch.Tensor]:
     if not file.exists():
         raise ConfigError(f"weights: {file} does not exist")
-    if file.suffix == ".safetensors":
-        return load_file(file)
-    state: dict[str, torch.Tensor] = torch.load(file, weights_only=True, map_location="cpu")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state: dict[str, torch.Tensor] = torch.load(file, weights_only=True, map_location="cpu")
+    except (SafetensorError, UnpicklingError, RuntimeError, KeyError, EOFError) as error:
+        raise ConfigError(f"weights: {file} cannot be read as a state dict: {error}") from None
     return state

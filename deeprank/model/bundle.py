@@ -1,6 +1,5 @@
 """The model bundle: a folder of config.json, model.safetensors and preprocessing.json; nothing in it is ever executed."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,17 +9,12 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from deeprank.checksums import hash_file
 from deeprank.errors import ModelError
 from deeprank.model.network import EmbeddingNet, NetworkSettings
 from deeprank.model.preprocessing import Preprocessing
 
 FORMAT = 1
-
-
-def hash_file(file: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,9 @@ class Bundle:
             raise ModelError(f"{self.folder} is no model bundle: config.json is missing")
         try:
             config: dict[str, object] = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
+            if not {"format", "network", "started_from", "checksums"} <= config.keys():
+                raise ValueError("a key is missing")
+        except (ValueError, AttributeError) as error:
             raise ModelError(f"{file} is damaged: {error}") from None
         if config.get("format") != FORMAT:
             raise ModelError(f"{file}: format {config.get('format')} is not the format {FORMAT} that this version reads")

@@ -8,13 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.model.memory import keep_freed_memory
 from deeprank.model.network import EmbeddingNet
 from deeprank.model.preprocessing import Preprocessing
+from deeprank.reporting import track
 
 BATCH = 64
 AHEAD = 3

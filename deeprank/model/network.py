@@ -1,6 +1,7 @@
 """The net that turns photographs into embeddings: a ConvNet, a linear head, unit length."""
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -20,7 +21,7 @@ class NetworkSettings(Settings):
 
     backbone: str = "tf_efficientnet_lite0"
     weights: str = "package"
-    dimensions: int = 256
+    dimensions: int = Field(256, ge=0)
 
 
 class EmbeddingNet(nn.Module):
@@ -32,7 +33,7 @@ class EmbeddingNet(nn.Module):
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         self.backbone, mean, std = create_backbone(settings.backbone, settings.weights)
-        width = int(self.backbone.num_features)  # type: ignore[arg-type]
+        width = int(self.backbone.head_hidden_size)  # type: ignore[arg-type]
         self.head: nn.Module = nn.Linear(width, settings.dimensions) if settings.dimensions else nn.Identity()
         self.dimensions = settings.dimensions or width
         # Pixels are 0..255: the scale is folded into mean and deviation.

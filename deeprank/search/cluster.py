@@ -56,7 +56,9 @@ class Clusters:
 def cluster(embeddings: npt.NDArray[np.float32], settings: ClusterSettings) -> Clusters:
     """Cluster embeddings (n, d) of unit length by spherical k-means (Dhillon & Modha 2001)."""
     k = min(settings.clusters or round(np.sqrt(len(embeddings))), len(embeddings))
-    kmeans = faiss.Kmeans(embeddings.shape[1], k, niter=settings.iterations, seed=settings.seed, spherical=True, min_points_per_centroid=1)
+    # Three random starts: one alone may leave two heaps in one cluster.
+    options = {"niter": settings.iterations, "nredo": 3, "seed": settings.seed, "spherical": True, "min_points_per_centroid": 1}
+    kmeans = faiss.Kmeans(embeddings.shape[1], k, **options)
     kmeans.train(embeddings)
     assigned = kmeans.index.search(embeddings, 1)[1][:, 0]
     return Clusters(np.ascontiguousarray(kmeans.centroids), assigned.astype(np.int64))

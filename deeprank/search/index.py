@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from deeprank.checksums import hash_file
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ModelError
-from deeprank.model.bundle import Bundle, hash_file
+from deeprank.model.bundle import Bundle
 from deeprank.search.cluster import Clusters, ClusterSettings
 
 FORMAT = 1
@@ -65,8 +66,11 @@ class Index:
         file = self.folder / "index.json"
         if not file.exists():
             raise ModelError(f"{self.folder} holds no index: index.json is missing")
-        facts: dict[str, object] = json.loads(file.read_text())
-        checksums = facts["checksums"]
+        try:
+            facts: dict[str, object] = json.loads(file.read_text())
+            checksums = facts["checksums"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{file} is damaged: {error}") from None
         assert isinstance(checksums, dict)
         for name, checksum in checksums.items():
             if not (self.folder / name).exists() or hash_file(self.folder / name) != checksum:

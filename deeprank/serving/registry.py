@@ -203,16 +203,15 @@ def latest_release(name: str) -> ReleaseSummary:
     newest = found[0]
     release = open_release(f"models:/{name}/{newest['version']}")
     rows = release.index.rows
-    asks = rows[rows["split"] == "test"].iloc[0]
-    alike = rows[(rows["label"] == asks["label"]) & (rows["path"] != asks["path"])].iloc[0]
+    pair = rows[rows["label"] == rows["label"].value_counts().index[0]].head(2)
     return ReleaseSummary(
         version=int(str(newest["version"])),
         aliases=str(newest["aliases"]),
         reason=str(newest["promotion"]),
         metrics=Evaluation.load(release.folder / "evaluation").metrics,
         source=MlflowClient().get_run(str(newest["run_id"])).data.tags["catalogue.source"],
-        example=asks["path"],
-        other=alike["path"],
+        example=pair["path"].iloc[0],
+        other=pair["path"].iloc[1],
     )
 
 

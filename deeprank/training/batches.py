@@ -42,9 +42,9 @@ def class_batches(classes: npt.NDArray[np.int64], per_batch: int, per_class: int
     for value, chunk in chunks:
         left.setdefault(value, []).append(chunk)
     while len(left) >= per_batch:
-        values = np.array(list(left))
-        weight = np.array([len(left[value]) for value in values], dtype=np.float64)
-        chosen = rng.choice(values, per_batch, replace=False, p=weight / weight.sum())
+        # Classes with most chunks left go first, ties at random: no other order makes more batches.
+        values = rng.permutation(list(left))
+        chosen = values[np.argsort([-len(left[value]) for value in values], kind="stable")[:per_batch]]
         batches.append(np.concatenate([left[value].pop() for value in chosen]))
         left = {value: rest for value, rest in left.items() if rest}
     return batches

@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 from pydantic import Field
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -64,7 +65,7 @@ class TrainSettings(Settings):
     """
 
     network: NetworkSettings = NetworkSettings()
-    losses: tuple[LossSettings, ...] = Field((LossSettings(),), min_length=1)
+    losses: tuple[LossSettings, ...] = Field((LossSettings(name="SupConLoss", arguments={"temperature": 0.1}),), min_length=1)
     augment: AugmentSettings = AugmentSettings()
     epochs: int = Field(8, ge=1)
     train_sizes: tuple[Size, ...] = Field((128,), min_length=1)
@@ -285,8 +286,10 @@ def validate(net: EmbeddingNet, preprocessing: Preprocessing, catalogue: Catalog
     similarity = embeddings @ embeddings.T
     np.fill_diagonal(similarity, -np.inf)
     labels = catalogue.frame["label"].to_numpy()[rows]
+    _, code, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    findable = sizes[code] > 1
     return {
-        "recall_at_1": float((labels[similarity.argmax(axis=1)] == labels).mean()),
+        "recall_at_1": float((labels[similarity.argmax(axis=1)] == labels)[findable].mean()),
         "triplet_accuracy": float(((query * positive).sum(1) > (query * negative).sum(1)).mean()),
     }
 
@@ -296,7 +299,7 @@ class _Bar(pl.Callback):
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
-        self.progress = Progress(*columns, TimeRemainingColumn())
+        self.progress = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         total = int(trainer.estimated_stepping_batches)

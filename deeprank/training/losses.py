@@ -42,7 +42,7 @@ class LossSettings(Settings):
     """One loss of a weighted sum: a name of pytorch-metric-learning, or RankingHinge; its arguments; its weight."""
 
     name: str = "SupConLoss"
-    arguments: dict[str, float | int | bool | str] = Field({"temperature": 0.1})
+    arguments: dict[str, float | int | bool | str] = Field(default_factory=dict)
     weight: float = Field(1.0, gt=0)
 
     @field_validator("name")

@@ -71,7 +71,7 @@ def sample_triplets(photographs: pd.DataFrame, settings: SampleSettings, fingerp
         rows = np.flatnonzero(photographs["split"] == split)
         rng = np.random.default_rng([settings.seed, number])
         drawn = _draw(codes[rows], settings, rng)
-        if not len(drawn) and split == "train":
+        if len(rows) and not len(drawn) and split == "train":
             raise DataError("the train split has no class of two photographs beside another class: no triplet can be drawn from it")
         query, positive, negative = (rows[drawn[:, i]] for i in range(3))
         parts.append(

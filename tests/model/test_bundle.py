@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from deeprank.checksums import hash_file
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ModelError
-from deeprank.model.bundle import Bundle, hash_file
+from deeprank.model.bundle import Bundle
 from deeprank.model.embedding import embed_jpegs
 from deeprank.model.network import EmbeddingNet, NetworkSettings
 from deeprank.model.preprocessing import Preprocessing
@@ -38,10 +39,10 @@ def test_a_loaded_bundle_embeds_as_the_net_that_was_saved(settings: NetworkSetti
     net, preprocessing = EmbeddingNet(settings), Preprocessing(size=48)
     saved = Bundle.save(tmp_path / "b", net, settings, preprocessing, {"catalogue": "abc"})
     loaded, how = Bundle(tmp_path / "b").load()
+    assert not loaded.training
     jpegs = catalogue.photographs([0, 20, 40])
     assert np.array_equal(embed_jpegs(loaded, how, jpegs), embed_jpegs(net, preprocessing, jpegs))
     assert how == preprocessing
-    assert not loaded.training
     assert saved.config["facts"] == {"catalogue": "abc"}
     assert saved.config["started_from"] == settings.model_dump()
     assert saved.config["dimensions"] == net.dimensions

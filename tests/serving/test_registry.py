@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from deeprank.checksums import hash_file
 from deeprank.errors import ModelError
-from deeprank.model.bundle import Bundle, hash_file
+from deeprank.model.bundle import Bundle
 from deeprank.serving.registry import (
     PARTS,
     RegisterSettings,

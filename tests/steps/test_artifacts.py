@@ -11,7 +11,10 @@ from deeprank.home import home
 from deeprank.model.bundle import Bundle
 from deeprank.reporting import Record
 from deeprank.triplets.sampling import SampleSettings, Triplets, sample_triplets
-from steps.artifacts import RECORD, Artifact, BundleArtifact, CatalogueArtifact, TripletsArtifact, new_folder
+from steps.artifacts.base import RECORD, Artifact, new_folder
+from steps.artifacts.bundle import BundleArtifact
+from steps.artifacts.catalogue import CatalogueArtifact
+from steps.artifacts.triplets import TripletsArtifact
 from steps.materializers import FolderMaterializer
 from tests.drawing import put_all
 
