@@ -122,6 +122,7 @@ def test_a_dollar_in_a_name_is_a_dollar(tmp_path: Path, label: str) -> None:
     folder = put_all(tmp_path / "f", {f"{label}/1.png": 1, f"{label}/2.png": 2, "y/3.png": 3})
     catalogue, _ = ingest(folder, IngestSettings(), str(tmp_path / "c"), progress=False)
     figures.photograph_sheet(catalogue).savefig(tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 
 def test_a_class_of_one_photograph_does_not_spoil_the_summary(
