@@ -16,6 +16,7 @@ from rich.table import Table
 
 from deeprank.errors import ConfigError, DataError, DeepRankError
 from deeprank.home import activate, home
+from deeprank.settings import read_yaml
 
 app = typer.Typer(
     help="Image similarity by deep ranking: train on folders of similar photographs, then search with the model.",
@@ -76,7 +77,7 @@ def run(
 
 def _merged(config: Path, settings: list[str], folder: Path) -> Path:
     """Write the config with KEY=VALUE pairs merged into its parameters, under its own name, and return the file."""
-    merged = yaml.safe_load(config.read_text()) or {}
+    merged = read_yaml(config)
     for setting in settings:
         key, separator, value = setting.partition("=")
         if not separator or not key:
@@ -104,16 +105,20 @@ def triplets(
 ) -> None:
     """Draw triplets from a folder and write them as text: `query,positive,negative` a line."""
     from deeprank.data.ingest import whole_folder
-    from deeprank.triplets.sampling import SampleSettings, sample_triplets
+    from deeprank.triplets.sampling import SampleSettings, lonely, sample_triplets
     from deeprank.triplets.textfile import write_triplet_file
 
     with tempfile.TemporaryDirectory() as scratch:
         frame = whole_folder(input_directory, scratch, say=_warn).frame
-    drawn = sample_triplets(frame, SampleSettings(positives=num_pos_images, negatives=num_neg_images, seed=seed)).frame
+    settings = SampleSettings(positives=num_pos_images, negatives=num_neg_images, seed=seed)
+    drawn, alone = sample_triplets(frame, settings).frame, len(lonely(frame, settings))
+    if alone:
+        _warn(f"{alone:,} of {len(frame):,} photographs are alone in their class: they have no positive and are negatives only")
     output_directory.mkdir(parents=True, exist_ok=True)
     file = output_directory / "triplets.txt"
     write_triplet_file(file, drawn, frame["path"].tolist(), str(input_directory))
     facts = {"file": str(file), "triplets": len(drawn), "photographs": len(frame), "classes": int(frame["label"].nunique())}
+    facts |= {"queries_without_positive": alone}
     _say(facts, as_json, f"{len(drawn):,} triplets of {len(frame):,} photographs in {facts['classes']} classes: {file}")
 
 

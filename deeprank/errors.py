@@ -15,3 +15,7 @@ class DataError(DeepRankError):
 
 class ModelError(DeepRankError):
     """A model bundle, an index or a release is missing, damaged or does not fit its companion."""
+
+
+class TrainingError(DeepRankError):
+    """A training cannot come to anything: its loss is no number, or its embedding has collapsed."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 from pydantic import ValidationError
 from zenml.client import Client
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
@@ -16,7 +15,7 @@ from zenml.config.step_configurations import StepConfigurationUpdate
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from deeprank.errors import ConfigError, DeepRankError
-from deeprank.settings import Settings
+from deeprank.settings import Settings, read_yaml
 
 
 class StrictPipeline(Pipeline):
@@ -45,12 +44,7 @@ def check_config(file: Path, entrypoint: Callable[..., None]) -> None:
         ConfigError: names file, key and the nearest right one.
 
     """
-    try:
-        config = yaml.safe_load(file.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is no YAML: {error}") from None
-    if not isinstance(config, dict):
-        raise ConfigError(f"{file}: expected keys and values, found {type(config).__name__}")
+    config = read_yaml(file)
     _known(file, "", config, [*PipelineRunConfiguration.model_fields, "parameters"])
     rooms: dict[str, type[Settings]] = {name: parameter.annotation for name, parameter in signature(entrypoint).parameters.items()}
     parameters = config.get("parameters") or {}
@@ -59,7 +53,14 @@ def check_config(file: Path, entrypoint: Callable[..., None]) -> None:
             raise ConfigError(f"{file}: expected keys and values under parameters and steps, found {section!r}")
     _known(file, "steps.", config.get("steps") or {}, [*rooms, "evaluate"])
     for name, options in (config.get("steps") or {}).items():
-        _known(file, f"steps.{name}.", options or {}, list(StepConfigurationUpdate.model_fields))
+        if options is None:
+            continue
+        if not isinstance(options, dict):
+            raise ConfigError(f"{file}: steps.{name}: expected keys and values, found {options!r}")
+        # They could only contradict those of the pipeline, on which ZenML ends with a traceback.
+        if "parameters" in options:
+            raise ConfigError(f"{file}: unknown key steps.{name}.parameters; settings go under parameters: alone")
+        _known(file, f"steps.{name}.", options, [key for key in StepConfigurationUpdate.model_fields if key != "parameters"])
     _known(file, "parameters.", parameters, list(rooms))
     for room, given in parameters.items():
         try:

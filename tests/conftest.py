@@ -19,7 +19,7 @@ from deeprank.triplets.sampling import SampleSettings, Triplets, sample_triplets
 
 SIZE = 64
 # timm's smallest ConvNet of the EfficientNet family.
-TINY = NetworkSettings(backbone="test_efficientnet", weights="none", dimensions=16)
+TINY = NetworkSettings(backbone="test_efficientnet", weights="none", dimensions=16, frozen_stages=0, general=0)
 
 
 @pytest.fixture(scope="session", autouse=True)

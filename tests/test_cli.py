@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,23 @@ def test_triplets_writes_the_seeds_file_with_its_four_options(folder: Path, tmp_
     code, out, _ = deeprank(monkeypatch, capsys, "triplets", *triplet_options(folder, tmp_path / "new"), "--json")
     facts = json.loads(out)
     assert code == 0
-    assert facts == {"file": str(tmp_path / "new" / "triplets.txt"), "triplets": 3 * 4 * 2 * 3, "photographs": 12, "classes": 3}
+    assert facts.pop("file") == str(tmp_path / "new" / "triplets.txt")
+    assert facts == {"triplets": 3 * 4 * 2 * 3, "photographs": 12, "classes": 3, "queries_without_positive": 0}
     lines = (tmp_path / "new" / "triplets.txt").read_text().splitlines()
-    assert len(lines) == facts["triplets"]
+    assert len(lines) == 3 * 4 * 2 * 3
     assert all(name.startswith(str(folder)) for name in lines[0].strip('"').split('","'))
+
+
+def test_photographs_alone_in_their_class_are_told(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    shutil.copytree(folder, tmp_path / "in")
+    photographs = sorted((tmp_path / "in").rglob("*.jpg"))
+    lonely = photographs[0].parent.parent / "lonely" / "one.jpg"
+    lonely.parent.mkdir()
+    photographs[0].rename(lonely)
+    code, out, err = deeprank(monkeypatch, capsys, "triplets", *triplet_options(tmp_path / "in", tmp_path / "out"), "--json")
+    assert code == 0
+    assert json.loads(out)["queries_without_positive"] == 1
+    assert "1 of 12 photographs are alone in their class: they have no positive" in err
 
 
 def test_triplets_are_the_same_for_the_same_seed_and_others_for_another(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -63,7 +63,7 @@ def test_as_many_clusters_as_separate_heaps_are_the_heaps() -> None:
 
 @pytest.mark.parametrize("name", ["RankingHinge", "TripletMarginLoss", "ProxyAnchorLoss", "SubCenterArcFaceLoss"])
 def test_a_loss_by_name_alone_has_its_own_defaults(name: str) -> None:
-    loss = create_loss(LossSettings(name=name), 4, 8)
+    loss = create_loss(LossSettings(name=name), torch.eye(4), 8)
     points = nn.functional.normalize(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)), dim=1)
     assert loss(points, torch.arange(8) // 2).isfinite()
 

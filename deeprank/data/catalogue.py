@@ -5,15 +5,18 @@ state, so a new version costs its new rows only and an old version stays readabl
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
+from typing import IO, Any
 
 import lance
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from deeprank.errors import DataError
 
@@ -38,6 +41,21 @@ SCHEMA = pa.schema(
 COLUMNS = [name for name in SCHEMA.names if name != "image"]
 
 
+def exists(uri: str) -> bool:
+    """Say whether there is a table."""
+    try:
+        lance.dataset(uri)
+    except (ValueError, FileNotFoundError):
+        return False
+    return True
+
+
+def versions(uri: str) -> dict[int, datetime]:
+    """Return when each version of a table was written, oldest first; none where there is no table."""
+    entries: list[Any] = lance.dataset(uri).versions() if exists(uri) else []
+    return {entry["version"]: entry["timestamp"] for entry in entries}
+
+
 def read_events(uri: str, version: int | None = None) -> pd.DataFrame:
     """Return all rows of a table version without the photographs, oldest first, with COLUMNS as columns."""
     return lance.dataset(uri, version=version).to_table(columns=COLUMNS).to_pandas()
@@ -46,6 +64,39 @@ def read_events(uri: str, version: int | None = None) -> pd.DataFrame:
 def latest(events: pd.DataFrame) -> pd.DataFrame:
     """Return the present state of each path: its last event, in order of path."""
     return events.drop_duplicates("path", keep="last").sort_values("path", kind="stable").reset_index(drop=True)
+
+
+def append(uri: str, rows: pd.DataFrame, spool: IO[bytes], offset: int) -> None:
+    """Append placed rows in one commit; each photograph's bytes are stored with its first row only.
+
+    Args:
+        uri: of the table, made where there is none.
+        rows: with COLUMNS as columns.
+        spool: an Arrow file of SCHEMA, from which the photographs of the first rows come.
+        offset: how many rows the table has.
+
+    """
+    read = pa.ipc.open_file(spool)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        start = 0
+        for i in range(read.num_record_batches):
+            images = read.get_batch(i).column("image")
+            part = rows.iloc[start : start + len(images)]
+            first = pa.array(part["image_row"].to_numpy() == np.arange(offset + start, offset + start + len(images)))
+            start += len(images)
+            yield _batch(part, pc.if_else(first, images, pa.scalar(None, images.type)))
+        rest = rows.iloc[start:]
+        if len(rest):
+            yield _batch(rest, pa.nulls(len(rest), pa.large_binary()))
+
+    lance.write_dataset(pa.RecordBatchReader.from_batches(SCHEMA, batches()), uri, schema=SCHEMA, mode="append" if offset else "create")
+
+
+def _batch(rows: pd.DataFrame, images: pa.Array) -> pa.RecordBatch:
+    small = pa.Table.from_pandas(rows[COLUMNS], pa.schema([SCHEMA.field(name) for name in COLUMNS]), preserve_index=False)
+    # Rows of several origins come in several chunks.
+    return pa.RecordBatch.from_arrays([*(column.combine_chunks() for column in small.columns), images], schema=SCHEMA)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """ConvNets by name, with weights from a package, a hub, a file, or none."""
 
+import copy
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from deeprank.errors import ConfigError
 
@@ -46,7 +48,13 @@ def create_backbone(name: str, weights: str) -> tuple[nn.Module, tuple[float, ..
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.rsplit('_', maxsplit=1)[-1]}*")[:5])
         raise ConfigError(f"backbone {name}: timm has no such model" + (f"; it has {near}" if near else ""))
-    net: Any = timm.create_model(name, pretrained=weights == "hub", num_classes=0)
+    # A vision transformer takes other sizes than its own only when told so.
+    fixed = timm.models.get_pretrained_cfg(name)
+    sizes: dict[str, Any] = {"dynamic_img_size": True} if fixed is not None and fixed.fixed_input_size else {}
+    net: Any = timm.create_model(name, pretrained=weights == "hub", num_classes=0, **sizes)
+    if hasattr(net, "pre_logits"):
+        # VGG: what follows the convolutions is for sorting into classes; its pooled features are what is wanted.
+        net.pre_logits = nn.Identity()
     mean, std = net.default_cfg["mean"], net.default_cfg["std"]
     if weights == "package":
         if name not in PACKAGED:
@@ -62,6 +70,53 @@ def create_backbone(name: str, weights: str) -> tuple[nn.Module, tuple[float, ..
         raise ConfigError(f"weights: {weights!r} is none of package, hub, file:PATH, none")
     _load_state(net, state, name, weights)
     return net, mean, std
+
+
+def stages(net: nn.Module) -> list[nn.Module]:
+    """Return modules that, one after the other, are the net: the stem, its stages, what follows them.
+
+    A net that is no such chain (a transformer with its tokens) is one stage.
+    """
+    children = list(net.children())
+    chains = [i for i, child in enumerate(children) if i and isinstance(child, nn.Sequential)]
+    if not chains:
+        return children if _same(net, nn.Sequential(*children)) else [net]
+    # EfficientNet, MobileNet and ConvNeXt keep their stages in one Sequential; ResNet has one a stage.
+    first, *after = children[chains[0] :]
+    rest = [*first.children(), *after] if len(chains) == 1 else [first, *after]
+    found = [nn.Sequential(*children[: chains[0]]), *rest]
+    return found if _same(net, nn.Sequential(*found)) else [net]
+
+
+def fold_norms(net: nn.Module) -> nn.Module:
+    """Return the net with each BatchNorm multiplied into the convolution before it: the same function in fewer passes.
+
+    Fine-tuning keeps statistics of BatchNorm anyway: batches of one shop's photographs would spoil what they learnt from
+    a million images. A net whose norms stand elsewhere is returned as it is.
+    """
+    folded = copy.deepcopy(net).eval()
+    for parent in list(folded.modules()):
+        before: nn.Module | None = None
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d) and isinstance(before, nn.Conv2d) and before.out_channels == child.num_features:
+                mean, var = child.running_mean, child.running_var
+                assert mean is not None and var is not None
+                weight, bias = fuse_conv_bn_weights(before.weight, before.bias, mean, var, child.eps, child.weight, child.bias)
+                before.weight, before.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+                setattr(parent, name, getattr(child, "act", nn.Identity()))
+            before = child
+    return folded if _same(net, folded) else net
+
+
+@torch.no_grad()
+def _same(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two nets give the same features of random pixels."""
+    pixels = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    try:
+        expected, found = one.eval()(pixels), other.eval()(pixels)
+    except (RuntimeError, TypeError, ValueError, AssertionError):
+        return False
+    return expected.shape == found.shape and bool(torch.allclose(expected, found, rtol=1e-3, atol=1e-4 * float(expected.abs().max())))
 
 
 def _load_state(net: nn.Module, state: dict[str, torch.Tensor], name: str, weights: str) -> None:

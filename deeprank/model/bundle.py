@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from deeprank.checksums import hash_file
 from deeprank.errors import ModelError
-from deeprank.model.network import EmbeddingNet, NetworkSettings
+from deeprank.model.network import Embedder, NetworkSettings, create_network
 from deeprank.model.preprocessing import Preprocessing
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,7 @@ class Bundle:
     folder: Path
 
     @classmethod
-    def save(
-        cls, folder: Path, net: EmbeddingNet, network: NetworkSettings, preprocessing: Preprocessing, facts: dict[str, str]
-    ) -> "Bundle":
+    def save(cls, folder: Path, net: Embedder, network: NetworkSettings, preprocessing: Preprocessing, facts: dict[str, str]) -> "Bundle":
         """Write a net to a folder; `facts` are kept in config.json (what it was trained on, and how)."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
@@ -66,7 +64,7 @@ class Bundle:
         assert isinstance(checksums, dict)
         return str(checksums["model.safetensors"])
 
-    def load(self) -> tuple[EmbeddingNet, Preprocessing]:
+    def load(self) -> tuple[Embedder, Preprocessing]:
         """Return the net, in evaluation mode, and its preprocessing.
 
         Raises:
@@ -82,9 +80,9 @@ class Bundle:
             if hash_file(file) != checksum:
                 raise ModelError(f"{file} is damaged: its checksum is not the one in config.json; restore it or train again")
         try:
-            net = EmbeddingNet(NetworkSettings.model_validate(self.config["network"]))
+            net = create_network(NetworkSettings.model_validate(self.config["network"]))
             net.load_state_dict(load_file(self.folder / "model.safetensors"))
             preprocessing = Preprocessing.model_validate_json((self.folder / "preprocessing.json").read_text())
         except (ValidationError, SafetensorError, RuntimeError) as error:
-            raise ModelError(f"{self.folder}: the bundle does not fit this version: {error}") from error
+            raise ModelError(f"{self.folder}: the bundle does not fit this version: {str(error)[:300]}") from error
         return net.eval(), preprocessing

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.model.memory import keep_freed_memory
-from deeprank.model.network import EmbeddingNet
+from deeprank.model.network import Embedder
 from deeprank.model.preprocessing import Preprocessing
 from deeprank.reporting import track
 
@@ -37,13 +37,13 @@ def in_background(jobs: Sequence[Callable[[], Tensor]], ahead: int = AHEAD) -> I
             yield waiting.popleft().result()
 
 
-def embed_jpegs(net: EmbeddingNet, preprocessing: Preprocessing, jpegs: Sequence[bytes]) -> npt.NDArray[np.float32]:
+def embed_jpegs(net: Embedder, preprocessing: Preprocessing, jpegs: Sequence[bytes]) -> npt.NDArray[np.float32]:
     """Embed a few stored photographs; returns (n, d) float32 rows of unit length."""
     return _forward(net, torch.stack([preprocessing(jpeg) for jpeg in jpegs]))
 
 
 def embed_catalogue(
-    net: EmbeddingNet,
+    net: Embedder,
     preprocessing: Preprocessing,
     catalogue: Catalogue,
     rows: npt.NDArray[np.int64],
@@ -75,7 +75,7 @@ def embed_catalogue(
 
 
 @torch.inference_mode()
-def _forward(net: EmbeddingNet, images: Tensor) -> npt.NDArray[np.float32]:
+def _forward(net: Embedder, images: Tensor) -> npt.NDArray[np.float32]:
     net.eval()
     found: npt.NDArray[np.float32] = net(images.to(next(net.parameters()).device)).cpu().numpy()
     return found

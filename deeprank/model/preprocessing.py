@@ -8,11 +8,14 @@ from torchvision.transforms.v2 import functional as F
 
 from deeprank.settings import Settings
 
+# The short side of stored photographs.
+LARGEST = 256
+
 
 class Preprocessing(Settings):
     """Short side resized to `size` (antialiased, bilinear), then the centre size x size pixels."""
 
-    size: int = Field(192, ge=32, le=256)
+    size: int = Field(192, ge=32, le=LARGEST)
 
     def __call__(self, jpeg: bytes) -> Tensor:
         """Return uint8 (3, size, size)."""

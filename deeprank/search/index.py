@@ -68,9 +68,13 @@ class Index:
             raise ModelError(f"{self.folder} holds no index: index.json is missing")
         try:
             facts: dict[str, object] = json.loads(file.read_text())
-            checksums = facts["checksums"]
-        except (ValueError, KeyError, TypeError) as error:
+            if not {"format", "kind", "model", "checksums"} <= facts.keys():
+                raise ValueError("a key is missing")
+        except (ValueError, AttributeError) as error:
             raise ModelError(f"{file} is damaged: {error}") from None
+        if facts["format"] != FORMAT:
+            raise ModelError(f"{file}: format {facts['format']} is not the format {FORMAT} that this version reads")
+        checksums = facts["checksums"]
         assert isinstance(checksums, dict)
         for name, checksum in checksums.items():
             if not (self.folder / name).exists() or hash_file(self.folder / name) != checksum:

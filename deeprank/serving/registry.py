@@ -1,5 +1,7 @@
 """The MLflow registry: one model version is one release, holding bundle, index and evaluation."""
 
+import base64
+import io
 import json
 import shutil
 from dataclasses import dataclass
@@ -7,11 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
+from PIL import Image
 from pydantic import Field
 
 from deeprank.errors import ModelError
@@ -84,6 +88,7 @@ def register(folder: Path, settings: RegisterSettings, tags: dict[str, str]) -> 
         artifacts={part: str(folder / part) for part in PARTS},
         pip_requirements=["deeprank"],
         signature=ModelSignature(inputs=Schema([ColSpec("string", "image")])),
+        input_example=_example(),
         registered_model_name=settings.name,
     )
     version = int(info.registered_model_version)
@@ -104,6 +109,13 @@ def register(folder: Path, settings: RegisterSettings, tags: dict[str, str]) -> 
     for alias in aliases:
         client.set_registered_model_alias(settings.name, alias, str(version))
     return Registered(settings.name, version, aliases, decision)
+
+
+def _example() -> pd.DataFrame:
+    """Return a question in the form that the registered model takes: a grey square."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "grey").save(buffer, "PNG")
+    return pd.DataFrame({"image": [base64.b64encode(buffer.getvalue()).decode()]})
 
 
 def find(name: str, version_or_alias: str) -> ModelVersion | None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from deeprank.data.photographs import canonical
 from deeprank.model.embedding import embed_jpegs
-from deeprank.model.network import EmbeddingNet
+from deeprank.model.network import Embedder
 from deeprank.model.preprocessing import Preprocessing
 from deeprank.serving.registry import Release
 
@@ -21,7 +21,7 @@ class Searcher:
         self.release = release
 
     @cached_property
-    def _model(self) -> tuple[EmbeddingNet, Preprocessing]:
+    def _model(self) -> tuple[Embedder, Preprocessing]:
         return self.release.bundle.load()
 
     def embed(self, images: Sequence[bytes]) -> npt.NDArray[np.float32]:

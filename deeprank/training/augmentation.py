@@ -1,13 +1,12 @@
-"""What training does to a photograph: geometry one by one while decoding, light and colour for a whole batch at once."""
+"""What training does to photographs, a whole batch at once: geometry in one resampling, light and colour in one matrix."""
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
-from torchvision.transforms.v2 import functional as F
 
-from deeprank.model.preprocessing import decode
+from deeprank.model.preprocessing import LARGEST
 from deeprank.settings import Settings
 
 # Rec. 601 luma weights: what saturation leaves alone.
@@ -18,10 +17,10 @@ class AugmentSettings(Settings):
     """How strongly to augment; each range is drawn from uniformly.
 
     Attributes:
-        smallest_crop: share of the area that a crop keeps at least (1: the whole photograph).
+        smallest_crop: share of the area of the square that search sees that a crop keeps at least (1: all of it).
         stretch: aspect ratio of a crop lies within 1/stretch .. stretch.
         flip: probability of a left-right flip.
-        turn: degrees; a photograph is turned by an angle within -turn .. turn.
+        turn, shear: degrees; a photograph is turned and sheared by angles within -x .. x.
         brightness, contrast, saturation: factors lie within 1 - x .. 1 + x.
         tint: each colour channel's own factor lies within 1 - x .. 1 + x (shops differ in the colour of their light).
 
@@ -31,33 +30,46 @@ class AugmentSettings(Settings):
     stretch: float = Field(4 / 3, ge=1)
     flip: float = Field(0.5, ge=0, le=1)
     turn: float = Field(15.0, ge=0, le=180)
+    shear: float = Field(0.0, ge=0, lt=90)
     brightness: float = Field(0.3, ge=0, lt=1)
     contrast: float = Field(0.3, ge=0, lt=1)
     saturation: float = Field(0.3, ge=0, lt=1)
     tint: float = Field(0.1, ge=0, lt=1)
 
 
-def crop_and_flip(jpeg: bytes, size: int, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
-    """Decode a stored photograph and return a random crop of it as uint8 (3, size, size)."""
-    image = decode(jpeg)
-    height, width = image.shape[1:]
-    area = height * width * rng.uniform(settings.smallest_crop, 1)
-    ratio = np.exp(rng.uniform(-np.log(settings.stretch), np.log(settings.stretch)))
-    crop_width = min(width, max(1, round(np.sqrt(area * ratio))))
-    crop_height = min(height, max(1, round(np.sqrt(area / ratio))))
-    top, left = rng.integers(0, height - crop_height + 1), rng.integers(0, width - crop_width + 1)
-    image = F.resized_crop(image, int(top), int(left), crop_height, crop_width, [size, size], antialias=True)
-    return F.horizontal_flip(image) if rng.random() < settings.flip else image
+def source_size(size: int) -> int:
+    """Return the pixels a photograph is decoded to before a crop of it is taken: some more than the crop's, as stored at most."""
+    return min(LARGEST, round(1.2 * size))
 
 
-def turn(images: Tensor, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
-    """Turn each photograph of a float batch (n, 3, s, s) about its middle; the corners are filled by reflection."""
-    if not settings.turn:
-        return images
-    angle = torch.from_numpy(np.radians(rng.uniform(-settings.turn, settings.turn, len(images))).astype(np.float32)).to(images.device)
-    zero = torch.zeros_like(angle)
-    rows = [torch.stack([angle.cos(), -angle.sin(), zero], 1), torch.stack([angle.sin(), angle.cos(), zero], 1)]
-    grid = affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+def warp(images: Tensor, size: int, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:
+    """Crop, stretch, flip, turn and shear each photograph of a batch in one resampling; beyond the edge it is mirrored.
+
+    Args:
+        images: float (n, 3, s, s).
+        size: of the result.
+        settings: how strongly.
+        rng: the same generator state gives the same result.
+
+    Returns:
+        float (n, 3, size, size).
+
+    """
+    n = len(images)
+    side = np.sqrt(rng.uniform(settings.smallest_crop, 1, n))
+    stretch = np.exp(rng.uniform(-1, 1, n) * np.log(settings.stretch) / 2)
+    across, down = np.minimum(side * stretch, 1), np.minimum(side / stretch, 1)
+    left, top = rng.uniform(-1, 1, (2, n)) * (1 - np.stack([across, down]))
+    flip = np.where(rng.random(n) < settings.flip, -1, 1)
+    angle, shear = np.radians(rng.uniform(-1, 1, (2, n)) * [[settings.turn], [settings.shear]])
+    slope = np.tan(shear)
+    # From places of the result to places of the photograph, both -1..1.
+    rows = [
+        [across * flip * np.cos(angle), across * (slope * np.cos(angle) - np.sin(angle)), left],
+        [down * flip * np.sin(angle), down * (slope * np.sin(angle) + np.cos(angle)), top],
+    ]
+    matrix = torch.from_numpy(np.array(rows, dtype=np.float32)).permute(2, 0, 1).to(images.device)
+    grid = affine_grid(matrix, [n, 3, size, size], align_corners=False)
     return grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 

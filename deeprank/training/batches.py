@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,71 +12,78 @@ from torch import Tensor
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.model.embedding import in_background
-from deeprank.training.augmentation import AugmentSettings, crop_and_flip
+from deeprank.model.preprocessing import Preprocessing
 
 
-def class_batches(classes: npt.NDArray[np.int64], per_batch: int, per_class: int, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
-    """Divide photographs into batches of `per_batch` classes x `per_class` photographs, each photograph once an epoch.
+@dataclass(frozen=True)
+class Batch:
+    """Photographs of one step, and the triplets they stand in where a batch is made of triplets.
 
-    A class whose size is no multiple of `per_class` fills its last chunk with photographs it already gave (of its own
-    class, repeats only where the class is smaller than `per_class`).
+    Attributes:
+        photographs: (n,) indices, each once where the batch is made of triplets.
+        triplets: (t, 3) places in `photographs` of query, positive, negative; None: all that the classes make.
+
+    """
+
+    photographs: npt.NDArray[np.int64]
+    triplets: npt.NDArray[np.int64] | None = None
+
+
+def class_batches(
+    classes: npt.NDArray[np.int64], per_batch: int, per_class: int, rng: np.random.Generator, balanced: bool = False
+) -> list[Batch]:
+    """Divide photographs into batches of `per_batch` classes x `per_class` photographs.
 
     Args:
         classes: (n,) class of each photograph.
         per_batch: P; fewer where there are fewer classes.
         per_class: K.
         rng: decides order and composition.
-
-    Returns:
-        Arrays of indices into `classes`, of equal length.
+        balanced: every class comes as often as any other; else each photograph comes once, and a class whose size is no
+            multiple of K fills its last chunk with photographs it already gave.
 
     """
-    chunks: list[tuple[int, npt.NDArray[np.int64]]] = []
-    for value in np.unique(classes):
-        members = rng.permutation(np.flatnonzero(classes == value))
-        full = -(-len(members) // per_class) * per_class
-        chunks += [(value, chunk) for chunk in np.resize(members, full).reshape(-1, per_class)]
-    per_batch = min(per_batch, len(np.unique(classes)))
-    batches: list[npt.NDArray[np.int64]] = []
-    # Chunks in random order; the classes with most chunks left go first when too few other classes remain.
+    values, sizes = np.unique(classes, return_counts=True)
+    per_batch = min(per_batch, len(values))
     left: dict[int, list[npt.NDArray[np.int64]]] = {}
-    for value, chunk in chunks:
-        left.setdefault(value, []).append(chunk)
+    for value, size in zip(values, sizes, strict=True):
+        chunks = max(1, round(len(classes) / (per_class * len(values)))) if balanced else -(-size // per_class)
+        # A permutation over and over: two of the same are never in one chunk of a class that has K.
+        members = np.resize(rng.permutation(np.flatnonzero(classes == value)), chunks * per_class)
+        left[value] = list(members.reshape(-1, per_class))
+    batches: list[Batch] = []
     while len(left) >= per_batch:
         # Classes with most chunks left go first, ties at random: no other order makes more batches.
         values = rng.permutation(list(left))
         chosen = values[np.argsort([-len(left[value]) for value in values], kind="stable")[:per_batch]]
-        batches.append(np.concatenate([left[value].pop() for value in chosen]))
+        batches.append(Batch(np.concatenate([left[value].pop() for value in chosen])))
         left = {value: rest for value, rest in left.items() if rest}
     return batches
 
 
-class TrainingBatches:
-    """An epoch's batches, each (images uint8 (n, 3, s, s), rows int64 (n,)); the same seed and epoch give the same ones."""
+def triplet_batches(triplets: npt.NDArray[np.int64], per_batch: int, rng: np.random.Generator) -> list[Batch]:
+    """Divide triplets (m, 3) in random order into batches; the last one may be smaller, each photograph is in a batch once."""
+    order = rng.permutation(len(triplets))
+    parts = [triplets[order[start : start + per_batch]] for start in range(0, len(order), per_batch)]
+    return [Batch(photographs, places.reshape(-1, 3)) for photographs, places in (np.unique(part, return_inverse=True) for part in parts)]
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        batches: list[npt.NDArray[np.int64]],
-        size: int,
-        augment: AugmentSettings,
-        seed: tuple[int, int],
-        decoders: Executor,
-    ) -> None:
-        self.catalogue, self.batches, self.size, self.augment, self.seed, self.decoders = catalogue, batches, size, augment, seed, decoders
+
+class TrainingBatches:
+    """An epoch's batches, each with its number and its photographs as search sees them, uint8 (n, 3, size, size).
+
+    Where several processes share a training, each takes every `of`-th batch, from its own number on.
+    """
+
+    def __init__(self, catalogue: Catalogue, batches: list[Batch], size: int, decoders: Executor, rank: int = 0, of: int = 1) -> None:
+        self.catalogue, self.batches, self.decoders, self.preprocessing = catalogue, batches, decoders, Preprocessing(size=size)
+        self.numbers = range(rank, len(batches) - len(batches) % of, of)
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.numbers)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        images = in_background([partial(self._load, number) for number in range(len(self))])
-        return zip(images, map(torch.from_numpy, self.batches), strict=True)
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        return zip(in_background([partial(self._load, number) for number in self.numbers]), self.numbers, strict=True)
 
     def _load(self, number: int) -> Tensor:
-        rows = self.batches[number]
-        jpegs = self.catalogue.photographs(rows)
-        # A generator a photograph: the result does not depend on which thread is faster.
-        seeds = [[*self.seed, number, place] for place in range(len(rows))]
-        return torch.stack(
-            list(self.decoders.map(lambda j, s: crop_and_flip(j, self.size, self.augment, np.random.default_rng(s)), jpegs, seeds))
-        )
+        jpegs = self.catalogue.photographs(self.batches[number].photographs)
+        return torch.stack(list(self.decoders.map(self.preprocessing, jpegs)))

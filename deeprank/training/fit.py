@@ -1,5 +1,6 @@
 """Fine-tuning a ConvNet so that similar photographs come to lie close together."""
 
+import copy
 import hashlib
 import logging
 import math
@@ -7,38 +8,44 @@ import os
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt, model_validator
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.errors import DataError
+from deeprank.errors import DataError, TrainingError
 from deeprank.model.bundle import Bundle
-from deeprank.model.embedding import embed_catalogue
+from deeprank.model.embedding import device, embed_catalogue
 from deeprank.model.memory import keep_freed_memory
-from deeprank.model.network import EmbeddingNet, NetworkSettings
+from deeprank.model.network import Embedder, EmbeddingNet, NetworkSettings, SearchNet
 from deeprank.model.preprocessing import Preprocessing
 from deeprank.reporting import Reporter
 from deeprank.settings import Settings
-from deeprank.training.augmentation import AugmentSettings, change_light, turn
-from deeprank.training.batches import TrainingBatches, class_batches
+from deeprank.training.augmentation import AugmentSettings, change_light, source_size, warp
+from deeprank.training.batches import Batch, TrainingBatches, class_batches, triplet_batches
 from deeprank.training.losses import LossSettings, WeightedLosses
-from deeprank.triplets.relevance import levels
+from deeprank.training.precision import Choice, Looking, Precision, choose, learn
+from deeprank.training.progress import Bar
+from deeprank.training.start import start_from_features
+from deeprank.triplets.relevance import RelevanceWeights, levels, relevance
 from deeprank.triplets.sampling import Triplets
 
 logger = logging.getLogger(__name__)
+
+# Steps between two looks at whether the training still makes sense.
+LOOK_EVERY = 10
+COLLAPSED = 5e-5
+# Photographs whose mean is the centre of the general features.
+CENTRE_OF = 1000
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 Size = Annotated[int, Field(ge=32, le=256)]
@@ -51,15 +58,22 @@ class TrainSettings(Settings):
         network: which net, and the weights it starts from.
         losses: by name; their weighted sum is minimised.
         augment: how strongly.
-        epochs: an epoch forwards each photograph of the triplets once.
+        epochs: an epoch is as many photographs as the triplets have.
         train_sizes: pixels of the square crop in training; several divide the epochs evenly among them, in order.
         search_size: pixels of the photograph afterwards; a net finds more in some more pixels than it was trained on.
+        batches: of `classes` (P x K photographs, all the triplets they make) or of `triplets` (those that were sampled, and no others).
         classes_per_batch, images_per_class: P and K.
-        learning_rate, head_learning_rate: of AdamW, at their highest, for the ConvNet and for head and loss.
-        frozen_blocks: so many of the ConvNet's first stages keep their weights (0: none; 1: the stem; n: n - 1 more).
-        weight_decay: of AdamW.
+        balanced: every class comes as often as any other, however many photographs it has.
+        triplets_per_batch: where batches are of triplets.
+        optimizer: AdamW, or SGD with Nesterov momentum 0.9 as the seed and the paper have it.
+        learning_rate, head_learning_rate: at their highest, for the ConvNet and for head and loss.
+        weight_decay: of weights; biases, norms and class vectors have none.
+        head_start: head and class vectors start from what the ConvNet's features already tell (weights: none tell nothing), not at random.
         warmup: share of all steps during which the rates rise; then they fall along a cosine.
         average: decay a step of the moving average of the weights, which is what is kept; 0: the last weights.
+        patience: stop after so many epochs without a better val.recall_at_1, and keep the best epoch's weights; 0: never.
+        precision: fp32, bf16, or auto: what is faster on this machine, measured for each phase.
+        devices: how many accelerators or processes share the training; auto: every accelerator there is.
         seed: of everything random.
 
     """
@@ -70,23 +84,31 @@ class TrainSettings(Settings):
     epochs: int = Field(8, ge=1)
     train_sizes: tuple[Size, ...] = Field((128,), min_length=1)
     search_size: Size = 160
-    classes_per_batch: int = Field(12, ge=2)
+    batches: Literal["classes", "triplets"] = "classes"
+    classes_per_batch: int = Field(16, ge=2)
     images_per_class: int = Field(4, ge=2)
+    balanced: bool = True
+    triplets_per_batch: int = Field(16, ge=1)
+    optimizer: Literal["AdamW", "SGD"] = "AdamW"
     learning_rate: float = Field(3e-4, gt=0)
-    head_learning_rate: float = Field(3e-3, gt=0)
-    frozen_blocks: int = Field(0, ge=0)
-    weight_decay: float = Field(1e-4, ge=0)
-    warmup: float = Field(0.1, ge=0, lt=1)
+    head_learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.02, ge=0)
+    head_start: bool = True
+    warmup: float = Field(0.05, ge=0, lt=1)
     average: float = Field(0.998, ge=0, lt=1)
+    patience: int = Field(0, ge=0)
+    precision: Choice = "auto"
+    devices: PositiveInt | Literal["auto"] = "auto"
     seed: int = 0
 
-
-@dataclass(frozen=True)
-class _Plan:
-    """Which photographs to train on, and the number of each one's class."""
-
-    rows: npt.NDArray[np.int64]
-    classes: npt.NDArray[np.int64]
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        picking = [loss.name for loss in self.losses if loss.miner or loss.memory]
+        if self.batches == "triplets" and picking:
+            raise ValueError(
+                f"batches: triplets trains on those triplets, but the miner or memory of {picking[0]} picks others; remove one"
+            )
+        return self
 
 
 def fit(
@@ -98,27 +120,25 @@ def fit(
     with the same settings and triplets, and ends with the same weights as an unbroken one.
 
     Reports a point an epoch of train.loss, train.images_per_second, train.learning_rate, and of the val split, where
-    there is one, val.recall_at_1 (leave one out) and val.triplet_accuracy.
+    there is one, val.recall_at_1 (leave one out) and val.triplet_accuracy, both of the learnt embedding alone.
 
     Raises:
         DataError: fewer than two classes to train on.
         ConfigError: no such net, weights or loss.
+        TrainingError: the embedding collapsed, or the loss is no number.
 
     """
     keep_freed_memory()
     pl.seed_everything(settings.seed, verbose=False)
-    rows = np.unique(triplets.of("train")[["query", "positive", "negative"]].to_numpy())
-    classes = levels(catalogue.frame["label"].iloc[rows].tolist())[:, -1]
-    if len(np.unique(classes)) < 2:
-        raise DataError("training needs at least two classes in the train split")
-    module = _Training(catalogue, triplets, settings, _Plan(rows, classes), reporter)
+    module = _Training(catalogue, triplets, settings, reporter)
     for name in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     checkpoint = checkpoints / f"{training_key(triplets, settings)}.ckpt" if checkpoints else None
     trainer = pl.Trainer(
         max_epochs=settings.epochs,
+        devices=settings.devices if torch.accelerator.is_available() or settings.devices != "auto" else 1,
         reload_dataloaders_every_n_epochs=1,
-        callbacks=[_Bar()],
+        callbacks=[Bar()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -126,18 +146,19 @@ def fit(
     )
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as decoders:
         # Decoding runs on threads of our own (Lance must not be forked); and Lightning uses what torch deprecates.
-        warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
+        warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|in eval mode).*")
         module.decoders, module.checkpoint = decoders, checkpoint
-        trainer.fit(module, ckpt_path=checkpoint if checkpoint and checkpoint.exists() else None)
+        trainer.fit(module, ckpt_path=checkpoint if checkpoint and checkpoint.exists() else None, weights_only=True)
     if checkpoint:
         checkpoint.unlink()
     facts = {
         "catalogue": triplets.fingerprint,
         "losses": ", ".join(loss.name for loss in settings.losses),
-        "epochs": str(settings.epochs),
+        "epochs": str(len({epoch for _, _, epoch in module.reported})),
         "seed": str(settings.seed),
+        "bf16": ", ".join(name for name, used in asdict(module.precision).items() if used) or "none",
     }
-    return Bundle.save(folder, module.averaged, settings.network, Preprocessing(size=settings.search_size), facts)
+    return Bundle.save(folder, module.finished(), settings.network, Preprocessing(size=settings.search_size), facts)
 
 
 def training_key(triplets: Triplets, settings: TrainSettings) -> str:
@@ -147,26 +168,16 @@ def training_key(triplets: Triplets, settings: TrainSettings) -> str:
 
 
 def parameter_groups(net: EmbeddingNet, loss: nn.Module, settings: TrainSettings) -> list[dict[str, object]]:
-    """Return AdamW's groups: the ConvNet below, head and loss at their own rate; frozen stages are left out."""
-    frozen = {id(parameter) for stage in frozen_stages(net, settings.frozen_blocks) for parameter in stage.parameters()}
-    body = [parameter for parameter in net.backbone.parameters() if id(parameter) not in frozen]
-    for stage in frozen_stages(net, settings.frozen_blocks):
-        stage.requires_grad_(False)
-    return [
-        {"params": body, "lr": settings.learning_rate},
-        {"params": [*net.head.parameters(), *loss.parameters()], "lr": settings.head_learning_rate},
-    ]
-
-
-def frozen_stages(net: EmbeddingNet, count: int) -> list[nn.Module]:
-    """Return the first `count` stages of a ConvNet: the stem with its norm is the first, then its blocks in order."""
-    if not count:
-        return []
-    children = list(net.backbone.named_children())
-    first_block = next((i for i, (_, child) in enumerate(children) if isinstance(child, nn.Sequential)), len(children))
-    stem = nn.ModuleList([child for _, child in children[:first_block]])
-    blocks = list(children[first_block][1].children()) if first_block < len(children) else []
-    return [stem, *blocks][:count]
+    """Return the optimizer's groups: the ConvNet below, head and loss at their own rate; of each, weights decay and biases do not."""
+    body = [parameter for parameter in net.upper.parameters() if parameter.requires_grad]
+    known = {id(parameter) for parameter in net.upper.parameters()} | {id(parameter) for parameter in net.lower.parameters()}
+    head = [parameter for parameter in net.parameters() if id(parameter) not in known]
+    groups: list[dict[str, object]] = []
+    for parameters, rate in ((body, settings.learning_rate), (head, settings.head_learning_rate)):
+        groups.append({"params": [p for p in parameters if p.ndim > 1], "lr": rate, "weight_decay": settings.weight_decay})
+        groups.append({"params": [p for p in parameters if p.ndim <= 1], "lr": rate, "weight_decay": 0.0})
+    groups.append({"params": list(loss.parameters()), "lr": settings.head_learning_rate, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
 
 
 class _Training(pl.LightningModule):
@@ -175,47 +186,70 @@ class _Training(pl.LightningModule):
     decoders: ThreadPoolExecutor
     checkpoint: Path | None = None
 
-    def __init__(self, catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, plan: _Plan, reporter: Reporter) -> None:
+    def __init__(self, catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, reporter: Reporter) -> None:
         super().__init__()
-        self.catalogue, self.triplets, self.settings, self.plan, self.reporter = catalogue, triplets, settings, plan, reporter
-        self.net = EmbeddingNet(settings.network).to(memory_format=torch.channels_last)
+        self.catalogue, self.triplets, self.settings, self.reporter = catalogue, triplets, settings, reporter
+        drawn = triplets.of("train")[["query", "positive", "negative"]].to_numpy()
+        self.rows, places = np.unique(drawn, return_inverse=True)
+        self.drawn = places.reshape(-1, 3)
+        codes = levels(catalogue.frame["label"].iloc[self.rows].tolist())
+        values, first, self.classes = np.unique(codes[:, -1], return_index=True, return_inverse=True)
+        if len(values) < 2:
+            raise DataError("training needs at least two classes in the train split")
+        pairs = np.indices((len(values), len(values))).reshape(2, -1)
+        relevances = relevance(codes[first], pairs[0], pairs[1], RelevanceWeights()).reshape(len(values), len(values))
+        self.net = EmbeddingNet(settings.network).to(device()).to(memory_format=torch.channels_last)
+        self.original = [copy.deepcopy(self.net.upper)] if settings.network.general else []
+        self.loss = WeightedLosses(settings.losses, torch.from_numpy(relevances), self.net.dimensions).to(device())
+        self.precision = choose(settings.precision, self.net, settings.train_sizes[0])
+        if settings.head_start and settings.network.weights != "none":
+            start_from_features(self.net, self.loss, catalogue, self.rows, self.classes, settings.train_sizes[0], self.precision)
         self.average = AveragedModel(self.net, multi_avg_fn=self._average) if settings.average else None
-        self.loss = WeightedLosses(settings.losses, int(plan.classes.max()) + 1, self.net.dimensions)
-        self.class_of_row = torch.full((len(catalogue.frame),), -1)
-        self.class_of_row[torch.from_numpy(plan.rows)] = torch.from_numpy(plan.classes)
+        self.best: tuple[float, dict[str, Tensor]] | None = None
         self.losses: list[Tensor] = []
         self.reported: list[tuple[str, float, int]] = []
         self.images, self.started = 0, 0.0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["reported"] = self.reported
+        checkpoint["reported"], checkpoint["best"], checkpoint["precision"] = self.reported, self.best, asdict(self.precision)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         logger.info("going on after epoch %d, where this training was broken off", checkpoint["epoch"] + 1)
+        self.best, self.precision = checkpoint["best"], Precision(**checkpoint["precision"])
         for name, value, epoch in checkpoint["reported"]:
             self._report(name, value, epoch)
 
     def _report(self, name: str, value: float, epoch: int) -> None:
         self.reported.append((name, value, epoch))
-        self.reporter.metric(name, value, epoch)
+        if self.global_rank == 0:
+            self.reporter.metric(name, value, epoch)
 
     def train_dataloader(self) -> TrainingBatches:
-        rng = np.random.default_rng([self.settings.seed, self.current_epoch])
-        batches = class_batches(self.plan.classes, self.settings.classes_per_batch, self.settings.images_per_class, rng)
-        rows = [self.plan.rows[batch] for batch in batches]
-        seed = (self.settings.seed, self.current_epoch)
-        sizes = self.settings.train_sizes
-        size = sizes[self.current_epoch * len(sizes) // self.settings.epochs]
-        return TrainingBatches(self.catalogue, rows, size, self.settings.augment, seed, self.decoders)
+        settings, epoch = self.settings, self.current_epoch
+        rng = np.random.default_rng([settings.seed, epoch])
+        if settings.batches == "classes":
+            self.batches = class_batches(self.classes, settings.classes_per_batch, settings.images_per_class, rng, settings.balanced)
+        else:
+            self.batches = triplet_batches(self.drawn, settings.triplets_per_batch, rng)
+        self.size = settings.train_sizes[epoch * len(settings.train_sizes) // settings.epochs]
+        of_catalogue = [Batch(self.rows[batch.photographs]) for batch in self.batches]
+        shared = (self.global_rank, self.trainer.world_size)
+        return TrainingBatches(self.catalogue, of_catalogue, source_size(self.size), self.decoders, *shared)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = torch.optim.AdamW(parameter_groups(self.net, self.loss, self.settings), weight_decay=self.settings.weight_decay)
+        groups = parameter_groups(self.net, self.loss, self.settings)
+        optimizer: torch.optim.Optimizer = (
+            # A short memory of squared gradients: a training of a thousand steps has no time for a long one.
+            torch.optim.AdamW(groups, betas=(0.9, 0.99))
+            if self.settings.optimizer == "AdamW"
+            else torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+        )
         steps = int(self.trainer.estimated_stepping_batches)
         warm = max(1, round(steps * self.settings.warmup))
 
         def rate(step: int) -> float:
             rising = (step + 1) / warm
-            return min(rising, 0.5 * (1 + math.cos(math.pi * max(0, step - warm) / max(1, steps - warm))))
+            return min(rising, 0.5 * (1 + math.cos(math.pi * min(1, max(0, step - warm) / max(1, steps - warm)))))
 
         return {
             "optimizer": optimizer,
@@ -223,19 +257,22 @@ class _Training(pl.LightningModule):
         }
 
     def on_train_epoch_start(self) -> None:
-        # Batches of one shop's photographs would spoil the statistics that BatchNorm learnt from a million images.
-        for module in self.net.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+        self.net.train()
         self.losses, self.images, self.started = [], 0, time.perf_counter()
 
-    def training_step(self, batch: tuple[Tensor, Tensor], number: int) -> Tensor:
-        images, rows = batch
+    def training_step(self, batch: tuple[Tensor, int], step: int) -> Tensor:
+        images, number = batch
         rng = np.random.default_rng([self.settings.seed, self.current_epoch, number])
-        embeddings = self.net(change_light(turn(images.float(), self.settings.augment, rng), self.settings.augment, rng))
-        loss: Tensor = self.loss(embeddings, self.class_of_row[rows.cpu()].to(embeddings.device))
+        warped = warp(images.float(), self.size, self.settings.augment, rng)
+        embeddings = learn(self.net, change_light(warped, self.settings.augment, rng), self.precision)
+        made = self.batches[number]
+        classes = torch.from_numpy(self.classes[made.photographs]).to(embeddings.device)
+        triplets = None if made.triplets is None else tuple(torch.from_numpy(made.triplets).to(embeddings.device).T)
+        loss: Tensor = self.loss(embeddings, classes, triplets)
         self.losses.append(loss.detach())
-        self.images += len(rows)
+        self.images += len(images)
+        if step % LOOK_EVERY == 0:
+            check_embeddings(embeddings.detach(), loss.detach(), self.current_epoch + 1, step + 1)
         return loss
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
@@ -260,12 +297,14 @@ class _Training(pl.LightningModule):
         self._report("train.loss", mean, epoch)
         self._report("train.images_per_second", self.images / (time.perf_counter() - self.started), epoch)
         self._report("train.learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], epoch)
-        found = validate(self.averaged, Preprocessing(size=self.settings.search_size), self.catalogue, self.triplets)
-        self.net.train()
+        preprocessing = Preprocessing(size=self.settings.search_size)
+        found = validate(Looking(self.averaged, self.precision), preprocessing, self.catalogue, self.triplets)
         for name, value in found.items():
             self._report(f"val.{name}", value, epoch)
         seen = ", ".join(f"val {name} {value:.3f}" for name, value in found.items())
         logger.info("epoch %d of %d: loss %.4f%s", epoch, self.settings.epochs, mean, f", {seen}" if seen else "")
+        if self.settings.patience and found:
+            self._stop_early(found["recall_at_1"], epoch)
         if self.checkpoint:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             part = self.checkpoint.with_suffix(".part")
@@ -273,8 +312,52 @@ class _Training(pl.LightningModule):
             # The file is whole at any moment, whenever the process is killed.
             part.replace(self.checkpoint)
 
+    def _stop_early(self, recall: float, epoch: int) -> None:
+        if self.best is None or recall > self.best[0]:
+            self.best = (recall, copy.deepcopy(self.averaged.state_dict()))
+        history = [value for name, value, _ in self.reported if name == "val.recall_at_1"]
+        without = len(history) - 1 - history.index(max(history))
+        if without >= self.settings.patience:
+            logger.info(
+                "stopped after epoch %d: val recall_at_1 has not risen for %d epochs; the best one's weights are kept", epoch, without
+            )
+            self.trainer.should_stop = True
 
-def validate(net: EmbeddingNet, preprocessing: Preprocessing, catalogue: Catalogue, triplets: Triplets) -> dict[str, float]:
+    def finished(self) -> Embedder:
+        """Return the net that searches, made of the weights that are kept."""
+        net = self.averaged.eval()
+        if self.best is not None:
+            net.load_state_dict(self.best[1])
+        if not self.original:
+            return net
+        search = SearchNet(net, self.original[0], self.settings.network.general).to(device()).to(memory_format=torch.channels_last)
+        some = self.rows[:: -(-len(self.rows) // CENTRE_OF)]
+        preprocessing = Preprocessing(size=self.settings.search_size)
+        parts = np.array_split(some, -(-len(some) // 64))
+        with ThreadPoolExecutor(os.cpu_count()) as decoders:
+            search.centre(torch.stack(list(decoders.map(preprocessing, self.catalogue.photographs(part)))) for part in parts)
+        return search
+
+
+def check_embeddings(embeddings: Tensor, loss: Tensor, epoch: int, step: int) -> None:
+    """Stop a training that cannot recover.
+
+    Raises:
+        TrainingError: the loss is no number, or all embeddings of a batch lie within a hundredth of each other.
+
+    """
+    where = f"epoch {epoch}, step {step}"
+    if not bool(torch.isfinite(loss)):
+        raise TrainingError(f"{where}: the loss is {float(loss)}; lower train.learning_rate")
+    # 1 - |mean|² is half of the mean squared distance between two embeddings of unit length.
+    if float(1 - embeddings.mean(0).square().sum()) < COLLAPSED:
+        raise TrainingError(
+            f"{where}: the embedding has collapsed: all photographs of a batch lie at one point; lower train.learning_rate, "
+            "or choose a loss that pushes classes apart (SupConLoss)"
+        )
+
+
+def validate(net: Embedder, preprocessing: Preprocessing, catalogue: Catalogue, triplets: Triplets) -> dict[str, float]:
     """Return recall_at_1 (leave one out) and triplet_accuracy of the val split; nothing where it is too small."""
     rows, drawn = catalogue.rows("val"), triplets.of("val")
     if not len(drawn):
@@ -292,31 +375,3 @@ def validate(net: EmbeddingNet, preprocessing: Preprocessing, catalogue: Catalog
         "recall_at_1": float((labels[similarity.argmax(axis=1)] == labels)[findable].mean()),
         "triplet_accuracy": float(((query * positive).sum(1) > (query * negative).sum(1)).mean()),
     }
-
-
-class _Bar(pl.Callback):
-    """Progress with images a second and the time left; in a log file, the epoch's line stands instead."""
-
-    def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
-        self.progress = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        total = int(trainer.estimated_stepping_batches)
-        self.task = self.progress.add_task("training", total=total, completed=trainer.global_step, speed="")
-        self.progress.start()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, _Training)
-        speed = pl_module.images / (time.perf_counter() - pl_module.started)
-        loss = float(pl_module.losses[-1])
-        what = f"training, epoch {trainer.current_epoch + 1}"
-        self.progress.update(self.task, advance=1, description=what, speed=f"{speed:.0f} images/s, loss {loss:.3f}")
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.progress.stop()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.progress.stop()

@@ -1,91 +1,284 @@
-"""Losses by name: every one of pytorch-metric-learning, and the paper's ranking hinge."""
+"""Losses by name: every one of pytorch-metric-learning that takes labels, with its miners and memory, and three of our own."""
 
 import difflib
 import inspect
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pytorch_metric_learning import losses as library
+from pytorch_metric_learning import miners
+from pytorch_metric_learning.utils.loss_and_miner_utils import convert_to_triplets
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from deeprank.errors import ConfigError
 from deeprank.settings import Settings
 
+Arguments = dict[str, float | int | bool | str | list[float]]
+
 
 class RankingHinge(nn.Module):
-    """Mean over all triplets of a batch of max(0, gap + D(q, p) - D(q, n)), D = squared Euclidean distance.
+    """Mean over triplets of max(0, gap + D(q, p) - D(q, n)), D = squared Euclidean distance.
 
-    Source: Wang et al. 2014, equation 3, per triplet. Triplets are all (query, positive, negative) that the batch's
-    classes make; those inside the gap alone count in the mean, so that a batch of easy triplets does not drown the rest.
+    Source: Wang et al. 2014, equation 3, per triplet. The mean is over those inside the gap ("active"), so that easy
+    triplets do not drown the rest, or over "all".
     """
 
-    def __init__(self, gap: float = 0.2) -> None:
+    def __init__(self, gap: float = 0.2, average: str = "active") -> None:
+        super().__init__()
+        if average not in ("active", "all"):
+            raise ValueError(f"average is active or all, not {average}")
+        self.gap, self.average = gap, average
+
+    def forward(self, embeddings: Tensor, labels: Tensor, triplets: tuple[Tensor, ...] | None = None) -> Tensor:
+        """Return the loss of embeddings (n, d) of unit length with classes (n,), over `triplets` or all that the classes make."""
+        query, positive, negative = convert_to_triplets(triplets, labels, t_per_anchor="all")
+        squared = 2 - 2 * embeddings @ embeddings.T
+        hinge = (self.gap + squared[query, positive] - squared[query, negative]).relu()
+        counted = hinge > 0 if self.average == "active" else torch.ones_like(hinge)
+        return hinge.sum() / counted.sum().clamp(min=1)
+
+
+class GradedHinge(nn.Module):
+    """Mean over active (q, a, b), r(q, a) > r(q, b), of max(0, gap * (r(q, a) - r(q, b)) + D(q, a) - D(q, b)).
+
+    r is the relevance, D the squared Euclidean distance: Wang et al. 2014, equation 3, with a gap as wide as the difference
+    in relevance, so that a cousin comes to lie nearer than a stranger, and not as near as a sibling.
+    """
+
+    relevances: Tensor
+
+    def __init__(self, relevances: Tensor, gap: float = 0.2) -> None:
         super().__init__()
         self.gap = gap
+        self.register_buffer("relevances", relevances, persistent=False)
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of embeddings (n, d) of unit length with classes (n,)."""
-        squared = 2 - 2 * embeddings @ embeddings.T
-        same = labels[:, None] == labels[None, :]
-        positive = same.clone().fill_diagonal_(False)
-        hinge = (self.gap + squared[:, :, None] - squared[:, None, :]).relu()
-        hinge = hinge * (positive[:, :, None] & ~same[:, None, :])
+    def forward(self, embeddings: Tensor, labels: Tensor, triplets: tuple[Tensor, ...] | None = None) -> Tensor:
+        """Return the loss of embeddings (n, d) of unit length with classes (n,), over `triplets` or all (q, a, b) of the batch."""
+        relevance = self.relevances[labels[:, None], labels]
+        # gap * (r(q, a) - r(q, b)) + D(q, a) - D(q, b) is a difference of two such terms.
+        term = self.gap * relevance + 2 - 2 * embeddings @ embeddings.T
+        if triplets is None:
+            other = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+            ranked = (relevance[:, :, None] > relevance[:, None, :]) & other[:, :, None] & other[:, None, :]
+            hinge = (term[:, :, None] - term[:, None, :]).relu() * ranked
+        else:
+            query, nearer, farther = convert_to_triplets(triplets, labels)
+            hinge = (term[query, nearer] - term[query, farther]).relu()
         return hinge.sum() / (hinge > 0).sum().clamp(min=1)
 
 
-OWN: dict[str, type[nn.Module]] = {"RankingHinge": RankingHinge}
+class CosineSoftmax(nn.Module):
+    """Smoothed softmax cross entropy of the cosines to one proxy a class, of which the right one has to win by a margin.
+
+    Source: CosFace, Wang et al. 2018, equation 4; label smoothing, Szegedy et al. 2016. `scale` multiplies the cosines.
+    """
+
+    def __init__(self, num_classes: int, embedding_size: int, scale: float = 16, margin: float = 0.1, smoothing: float = 0.1) -> None:
+        super().__init__()
+        self.scale, self.margin, self.smoothing = scale, margin, smoothing
+        self.proxies = nn.Parameter(normalize(torch.randn(num_classes, embedding_size), dim=1))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of embeddings (n, d) of unit length with classes (n,)."""
+        cosine = embeddings @ normalize(self.proxies, dim=1).T
+        right = one_hot(labels, len(self.proxies)).to(cosine.dtype)
+        return cross_entropy(self.scale * (cosine - self.margin * right), labels, label_smoothing=self.smoothing)
 
 
-class LossSettings(Settings):
-    """One loss of a weighted sum: a name of pytorch-metric-learning, or RankingHinge; its arguments; its weight."""
+class _Memory(library.CrossBatchMemory):  # type: ignore[misc]
+    """A loss of a batch against the embeddings of the last ones as well (Wang et al. 2020, XBM), which a checkpoint restores."""
 
-    name: str = "SupConLoss"
-    arguments: dict[str, float | int | bool | str] = Field(default_factory=dict)
-    weight: float = Field(1.0, gt=0)
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        if len(embeddings) > self.memory_size:
+            raise ConfigError(f"train.losses: a memory of {self.memory_size} does not hold a batch of {len(embeddings)}; make it larger")
+        loss: Tensor = super().forward(embeddings, labels)
+        return loss
+
+    # The library saves what is remembered, but not how much of it is filled and where the next batch goes.
+    def get_extra_state(self) -> dict[str, int]:
+        return {"queue_idx": self.queue_idx, "has_been_filled": self.has_been_filled}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.queue_idx, self.has_been_filled = state["queue_idx"], state["has_been_filled"]
+
+
+class _DynamicSoftMarginLoss(library.DynamicSoftMarginLoss):  # type: ignore[misc]
+    """The library's keeps the last batch's graph in its histogram, so that the second batch fails, and does not save it."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.register_buffer("hist_", self.__dict__.pop("hist_"))
+
+    def update_histogram(self, data: Tensor) -> None:
+        super().update_histogram(data.detach())
+
+
+OWN: dict[str, type[nn.Module]] = {"RankingHinge": RankingHinge, "GradedHinge": GradedHinge, "CosineSoftmax": CosineSoftmax}
+MENDED: dict[str, type[nn.Module]] = {"DynamicSoftMarginLoss": _DynamicSoftMarginLoss}
+UNFIT = {
+    "GenericPairLoss": "is only a base of others",
+    "ManifoldLoss": "takes no labels",
+    "SelfSupervisedLoss": "takes no labels",
+    "SmoothAPLoss": "is wrong in pytorch-metric-learning 2.9 unless a batch has as many classes as photographs of each",
+    "VICRegLoss": "takes no labels",
+}
+# These compare each photograph with all others, or with vectors that stand for classes, and refuse triplets and miners.
+NO_MINER = frozenset({"CosineSoftmax", "InstanceLoss", "P2SGradLoss", "PNPLoss", "RankedListLoss"})
+# Triplets say nothing to these either; a miner says how much each photograph weighs.
+WEIGHING = frozenset({"ArcFaceLoss", "CosFaceLoss", "FastAPLoss", "LargeMarginSoftmaxLoss", "NCALoss", "NormalizedSoftmaxLoss"})
+WEIGHING |= {"ProxyAnchorLoss", "ProxyNCALoss", "SoftTripleLoss", "SphereFaceLoss", "SubCenterArcFaceLoss"}
+LABELS_ONLY = NO_MINER | WEIGHING
+# With a memory, NCALoss counts each photograph as its own nearest, and LiftedStructureLoss takes places in it for places in the batch.
+REMEMBERING = sorted({*library.CrossBatchMemory.supported_losses()} - {"NCALoss", "LiftedStructureLoss"})
+
+
+def _known(what: str, name: str, names: list[str]) -> str:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 3)
+        raise ValueError(f"there is no {what} {name}" + (f"; nearest: {', '.join(near)}" if near else f"; there are {', '.join(names)}"))
+    return name
+
+
+class MinerSettings(Settings):
+    """Which triplets or pairs of a batch count: a miner of pytorch-metric-learning by name, and its arguments."""
+
+    name: str
+    arguments: Arguments = Field(default_factory=dict)
 
     @field_validator("name")
     @classmethod
     def _exists(cls, name: str) -> str:
-        names = [*OWN, *(other for other in dir(library) if other.endswith("Loss"))]
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 3)
-            raise ValueError(f"there is no loss {name}" + (f"; nearest: {', '.join(near)}" if near else f"; there are {', '.join(names)}"))
-        return name
+        return _known("miner", name, [other for other in dir(miners) if other.endswith("Miner") and other != "BaseMiner"])
+
+
+class LossSettings(Settings):
+    """One loss of a weighted sum.
+
+    Attributes:
+        name: of pytorch-metric-learning, or RankingHinge, GradedHinge, CosineSoftmax.
+        arguments: of the loss; what it takes of classes, dimensions and relevances is given to it.
+        weight: of the loss in the sum.
+        miner: picks the triplets or pairs that count; without one, all that the classes of a batch make do.
+        memory: a batch is compared with so many embeddings of the last batches, its own among them; 0: with its own alone.
+
+    """
+
+    name: str = "SupConLoss"
+    arguments: Arguments = Field(default_factory=dict)
+    weight: float = Field(1.0, gt=0)
+    miner: MinerSettings | None = None
+    memory: int = Field(0, ge=0)
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        if name in UNFIT:
+            raise ValueError(f"{name} {UNFIT[name]}")
+        return _known("loss", name, [*OWN, *(other for other in dir(library) if other.endswith("Loss") and other not in UNFIT)])
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.miner and self.name in NO_MINER:
+            raise ValueError(f"{self.name} takes no miner")
+        if self.memory and self.name not in REMEMBERING:
+            raise ValueError(f"{self.name} cannot use a memory; these can: {', '.join(REMEMBERING)}")
+        if self.memory and self.arguments.get("swap"):
+            raise ValueError(f"{self.name} cannot swap with a memory")
+        easy = self.miner and self.miner.name == "BatchEasyHardMiner" and self.miner.arguments.get("pos_strategy", "easy") == "easy"
+        if self.memory and easy:
+            raise ValueError("with a memory, the easiest positive of a photograph is itself; give BatchEasyHardMiner another pos_strategy")
+        return self
 
 
 class WeightedLosses(nn.Module):
-    """The weighted sum of losses of (embeddings, labels)."""
-
-    def __init__(self, settings: Sequence[LossSettings], classes: int, dimensions: int) -> None:
-        super().__init__()
-        self.losses = nn.ModuleList(create_loss(one, classes, dimensions) for one in settings)
-        self.weights = [one.weight for one in settings]
-
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Return the sum for embeddings (n, d) of unit length with classes (n,)."""
-        return torch.stack([weight * loss(embeddings, labels) for weight, loss in zip(self.weights, self.losses, strict=True)]).sum()
-
-
-def create_loss(settings: LossSettings, classes: int, dimensions: int) -> nn.Module:
-    """Return the loss that the settings name, as a module of (embeddings, labels).
+    """The weighted sum of losses.
 
     Args:
-        settings: name and arguments.
-        classes: how many there are; goes to losses that keep a vector a class.
+        settings: of each.
+        relevances: of two classes, (classes, classes).
+        dimensions: of the embeddings.
+
+    Raises:
+        ConfigError: arguments that a loss or miner does not take.
+
+    """
+
+    def __init__(self, settings: Sequence[LossSettings], relevances: Tensor, dimensions: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.losses = nn.ModuleList(create_loss(one, relevances, dimensions) for one in settings)
+        # A memory mines by itself, among what it remembers.
+        self.miners = [create_miner(one.miner) if one.miner and not one.memory else None for one in settings]
+
+    def forward(self, embeddings: Tensor, labels: Tensor, triplets: tuple[Tensor, Tensor, Tensor] | None = None) -> Tensor:
+        """Return the sum for embeddings (n, d) of unit length with classes (n,).
+
+        `triplets` are places (query, positive, negative) in the batch; losses with nothing to do with triplets go by the
+        classes. Without them, each loss takes those of its miner, or all that the classes make.
+
+        Raises:
+            ConfigError: triplets for a loss that has a miner or a memory to pick its own; a batch larger than a memory.
+
+        """
+        total = embeddings.new_zeros(())
+        for one, loss, miner in zip(self.settings, self.losses, self.miners, strict=True):
+            if triplets is not None and (one.miner or one.memory):
+                raise ConfigError(f"train.losses: {one.name} is given triplets, and has a miner or a memory to pick others; remove one")
+            if triplets is not None and one.name not in LABELS_ONLY:
+                total = total + one.weight * loss(embeddings, labels, triplets)
+            elif miner is not None:
+                total = total + one.weight * loss(embeddings, labels, miner(embeddings, labels))
+            else:
+                total = total + one.weight * loss(embeddings, labels)
+        return total
+
+    @torch.no_grad()
+    def start_from(self, centres: Tensor) -> None:
+        """Set the vectors of losses that keep one a class to the class centres (classes, dimensions), made unit length."""
+        for loss in self.losses:
+            for name, parameter in loss.named_parameters():
+                vectors = {"proxies": parameter, "W": parameter.T, "weight": parameter.T}.get(name)
+                # SubCenterArcFaceLoss has several a class.
+                if vectors is not None and len(vectors) == len(centres):
+                    vectors.copy_(normalize(centres, dim=1))
+
+
+def create_loss(settings: LossSettings, relevances: Tensor, dimensions: int) -> nn.Module:
+    """Return the loss that the settings name, as a module of (embeddings, labels[, triplets]), in its memory if it has one.
+
+    Args:
+        settings: name, arguments and memory.
+        relevances: of two classes, (classes, classes); they, and how many classes there are, go to losses that take them.
         dimensions: of the embedding, for the same.
 
     Raises:
-        ConfigError: arguments that the loss does not take.
+        ConfigError: arguments that the loss or its miner does not take.
 
     """
-    kind = OWN.get(settings.name) or getattr(library, settings.name)
+    kind = OWN.get(settings.name) or MENDED.get(settings.name) or getattr(library, settings.name)
     takes = {name for base in kind.__mro__ if "__init__" in vars(base) for name in inspect.signature(vars(base)["__init__"]).parameters}
-    given: dict[str, Any] = {"num_classes": classes, "embedding_size": dimensions}
-    arguments = {key: value for key, value in given.items() if key in takes} | settings.arguments
+    given = {"num_classes": len(relevances), "embedding_size": dimensions, "descriptors_dim": dimensions, "relevances": relevances}
+    loss = _create(kind, settings.name, {key: value for key, value in given.items() if key in takes} | settings.arguments)
+    if not settings.memory:
+        return loss
+    return _Memory(loss, dimensions, settings.memory, settings.miner and create_miner(settings.miner))
+
+
+def create_miner(settings: MinerSettings) -> nn.Module:
+    """Return the miner that the settings name, as a module of (embeddings, labels).
+
+    Raises:
+        ConfigError: arguments that the miner does not take.
+
+    """
+    return _create(getattr(miners, settings.name), settings.name, settings.arguments)
+
+
+def _create(kind: type[nn.Module], name: str, arguments: Mapping[str, Any]) -> nn.Module:
     try:
-        loss: nn.Module = kind(**arguments)
-    except TypeError as error:
-        raise ConfigError(f"train.losses: arguments of {settings.name}: {error}") from None
-    return loss
+        return kind(**arguments)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(f"train.losses: arguments of {name}: {error}") from None

@@ -21,10 +21,11 @@ def levels(labels: list[str]) -> npt.NDArray[np.int64]:
     A label less deep than the deepest one counts as its own only child, so that the last column but one is the coarse
     class at every depth (Vegetables/Garlic beside Fruit/Apple/Golden-Delicious is a coarse class itself).
     """
-    parts = [label.split("/") for label in labels]
-    depth = max(len(part) for part in parts)
+    place = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    parts = [label.split("/") for label in place]
+    depth = max((len(part) for part in parts), default=1)
     columns = [np.unique(["/".join(part[: d + 1]) for part in parts], return_inverse=True)[1] for d in range(depth)]
-    return np.stack(columns, axis=1).astype(np.int64)
+    return np.stack(columns, axis=1).astype(np.int64)[[place[label] for label in labels]]
 
 
 def coarse_labels(labels: list[str]) -> list[str]:
@@ -33,17 +34,20 @@ def coarse_labels(labels: list[str]) -> list[str]:
     return ["/".join(label.split("/")[: max(depth - 1, 1)]) for label in labels]
 
 
-def relevance(
-    codes: npt.NDArray[np.int64], i: npt.NDArray[np.int64], j: npt.NDArray[np.int64], weights: RelevanceWeights
-) -> npt.NDArray[np.float32]:
-    """Return the relevance r(i, j) of pairs of rows of `codes` (see `levels`), elementwise.
+def grades(depth: int, weights: RelevanceWeights) -> npt.NDArray[np.float64]:
+    """Return (depth + 1,) the relevance of two photographs that share 0, 1, … depth folders.
 
     Source: the relevance of Wang et al. 2014 was never released; here it is the share of the folder path.
     """
-    shared = (codes[i] == codes[j]).sum(axis=1)
-    depth = codes.shape[1]
-    table = np.full(depth + 1, weights.top, dtype=np.float32)
-    table[0] = 0.0
-    table[max(depth - 1, 0)] = weights.parent if depth > 1 else 0.0
+    table = np.full(depth + 1, weights.top)
+    table[max(depth - 1, 0)] = weights.parent
     table[depth] = weights.leaf
-    return table[shared]
+    table[0] = 0
+    return table
+
+
+def relevance(
+    codes: npt.NDArray[np.int64], i: npt.NDArray[np.int64], j: npt.NDArray[np.int64], weights: RelevanceWeights
+) -> npt.NDArray[np.float32]:
+    """Return the relevance r(i, j) of pairs of rows of `codes` (see `levels`), elementwise."""
+    return grades(codes.shape[1], weights).astype(np.float32)[(codes[i] == codes[j]).sum(axis=1)]

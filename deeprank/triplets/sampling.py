@@ -1,36 +1,76 @@
 """Which query, positive and negative make a triplet: vectorised over all queries at once."""
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from deeprank.checksums import hash_file
 from deeprank.errors import DataError
 from deeprank.settings import Settings
-from deeprank.triplets.relevance import RelevanceWeights, levels, relevance
+from deeprank.triplets.buffer import BufferSampler
+from deeprank.triplets.relevance import RelevanceWeights, grades, levels, relevance
+from deeprank.triplets.rings import Floats, Ints, Rings, choose, draw_graded, graded_pairs
+from deeprank.triplets.textfile import read_triplet_file
 
 COLUMNS = ["query", "positive", "negative", "relevance_positive", "relevance_negative", "split"]
+# Photographs that stream by the buffers between two draws.
+CHUNK = 8192
 
 
 class SampleSettings(Settings):
     """How triplets are drawn.
 
     Attributes:
-        positives: P positives a query, from its own class.
-        negatives: N negatives for each of them, from other classes.
-        near_share: share of negatives drawn from the query's coarse class where it has another fine class.
+        method: uniform (positives of the query's class, negatives of others), or by graded relevance within the category
+            (top folder), as in Wang et al. 2014: relevance (the offline rule) or buffer (the online sampler).
+        positives: uniform: P positives a query.
+        negatives: uniform: N negatives for each of them.
+        near_share: uniform: share of negatives drawn from the query's coarse class where it has another fine class.
+        count: relevance, buffer: triplets of the train split; 0, and in val and test: photographs x positives x negatives.
+        positive_cap: relevance: T_p, the most that relevance counts in the draw.
+        margin: relevance, buffer: T_r, by which the relevances of positive and negative differ at least.
+        in_class_share: relevance, buffer: share of negatives drawn from the query's category, before the margin.
+        buffer_size: buffer: photographs a category.
+        file: the seed's triplet file, where the train split's triplets come from instead; val and test are drawn.
+        file_checksum: of that file, found by itself, so that a changed file is no cache hit.
+        withheld: share of the classes, picked by a hash of their names, that no train triplet touches: evaluation then tells how
+            well classes are told apart that the net was never trained on.
         weights: of graded relevance.
         seed: same seed, same triplets.
 
     """
 
+    method: Literal["uniform", "relevance", "buffer"] = "uniform"
     positives: int = Field(2, ge=1)
     negatives: int = Field(2, ge=1)
     near_share: float = Field(0.0, ge=0, le=1)
+    count: int = Field(0, ge=0)
+    positive_cap: float = Field(1.0, gt=0)
+    margin: float = Field(0.1, gt=0)
+    in_class_share: float = Field(0.5, ge=0, le=1)
+    buffer_size: int = Field(1000, ge=2)
+    file: str = ""
+    file_checksum: str = ""
+    withheld: float = Field(0.0, ge=0, lt=1)
     weights: RelevanceWeights = RelevanceWeights()
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_checksum(cls, values: Any) -> Any:
+        file = values.get("file") if isinstance(values, dict) else None
+        if not file or not isinstance(file, str):
+            return values
+        if not Path(file).is_file():
+            raise ValueError(f"the triplet file {file} does not exist")
+        return {**values, "file_checksum": hash_file(Path(file))}
 
 
 @dataclass(frozen=True)
@@ -53,27 +93,29 @@ class Triplets:
 
 
 def sample_triplets(photographs: pd.DataFrame, settings: SampleSettings, fingerprint: str = "") -> Triplets:
-    """Draw triplets within each split, uniformly as the seed does: for each photograph P positives of its class without
+    """Draw triplets within each split; uniformly as the seed does: for each photograph P positives of its class without
     replacement where it has so many, and for each of them N negatives from other classes.
 
     Args:
-        photographs: the catalogue's frame, with columns label and split.
+        photographs: the catalogue's frame, with columns label and split, and path if the triplets come from a file.
         settings: see SampleSettings.
         fingerprint: of the catalogue.
 
     Raises:
-        DataError: the train split has no two classes of which one has two photographs.
+        DataError: the train split holds no triplet, or a line of the file is none of it.
 
     """  # noqa: D205
     codes = levels(photographs["label"].tolist())
     parts = []
-    for number, split in enumerate(("train", "val", "test")):
-        rows = np.flatnonzero(photographs["split"] == split)
-        rng = np.random.default_rng([settings.seed, number])
-        drawn = _draw(codes[rows], settings, rng)
+    for number, (split, rows) in enumerate(_splits(photographs, settings).items()):
+        if settings.file and split == "train":
+            drawn = read_triplet_file(Path(settings.file), photographs["path"].tolist(), train=rows).to_numpy()
+        else:
+            count = settings.count if settings.count and split == "train" else len(rows) * settings.positives * settings.negatives
+            drawn = rows[_draw(codes[rows], settings, count, np.random.default_rng([settings.seed, number]))]
         if len(rows) and not len(drawn) and split == "train":
-            raise DataError("the train split has no class of two photographs beside another class: no triplet can be drawn from it")
-        query, positive, negative = (rows[drawn[:, i]] for i in range(3))
+            raise DataError(_no_triplet(settings))
+        query, positive, negative = drawn.T
         parts.append(
             pd.DataFrame(
                 {
@@ -89,74 +131,98 @@ def sample_triplets(photographs: pd.DataFrame, settings: SampleSettings, fingerp
     return Triplets(pd.concat(parts, ignore_index=True), fingerprint)
 
 
-def _draw(codes: npt.NDArray[np.int64], settings: SampleSettings, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def lonely(photographs: pd.DataFrame, settings: SampleSettings) -> Ints:
+    """Return the rows that can be no query in their split, such as those alone in their class; a file's split aside."""
+    codes = levels(photographs["label"].tolist())
+    found = []
+    for split, rows in _splits(photographs, settings).items():
+        if not (settings.file and split == "train"):
+            rings = Rings(codes[rows])
+            found.append(rows[rings.order[~_can_ask(rings, settings)]])
+    return np.sort(np.concatenate(found))
+
+
+def withheld_labels(labels: Iterable[str], share: float) -> set[str]:
+    """Return the classes that are kept out of training, always the same ones of the same classes."""
+    ordered = sorted(set(labels), key=lambda label: hashlib.sha256(label.encode()).hexdigest())
+    return set(ordered[: round(share * len(ordered))])
+
+
+def _splits(photographs: pd.DataFrame, settings: SampleSettings) -> dict[str, Ints]:
+    withheld = photographs["label"].isin(withheld_labels(photographs["label"], settings.withheld))
+    out = {split: np.flatnonzero(photographs["split"] == split) for split in ("train", "val", "test")}
+    return out | {"train": out["train"][~withheld.to_numpy()[out["train"]]]}
+
+
+def _no_triplet(settings: SampleSettings) -> str:
+    if settings.file:
+        return f"{settings.file} holds no triplets"
+    if settings.method == "uniform":
+        return "the train split has no class of two photographs beside another class: no triplet can be drawn from it"
+    return (
+        f"the train split has no triplet whose relevances differ by {settings.margin:g}: it needs a category (top folder) of two "
+        "photographs beside another, or an in_class_share above 0 and deeper folders; or lower the margin"
+    )
+
+
+def _draw(codes: Ints, settings: SampleSettings, count: int, rng: np.random.Generator) -> Ints:
     """Return (m, 3) indices into `codes`, or none where no triplet exists."""
-    leaf = codes[:, -1] if len(codes) else np.empty(0, dtype=np.int64)
-    fine = _Classes(leaf)
-    queries = np.flatnonzero(fine.size_of(leaf) > 1)
-    if not len(queries) or len(fine.sizes) < 2:
-        return np.empty((0, 3), dtype=np.int64)
-    query, positive = _positives(fine, leaf, queries, settings.positives, rng)
-    query, positive = np.repeat(query, settings.negatives), np.repeat(positive, settings.negatives)
-    negative = fine.outside(leaf[query], rng)
-    if settings.near_share and codes.shape[1] > 1:
-        near = rng.random(len(query)) < settings.near_share
-        negative = np.where(near, _near_negatives(codes, query, negative, rng), negative)
-    return np.stack([query, positive, negative], axis=1)
+    if settings.method == "uniform":
+        return _uniform(Rings(codes), settings, rng)
+    if settings.method == "relevance":
+        return _by_relevance(Rings(codes), settings, count, rng)
+    return _buffered(codes, settings, count, rng)
 
 
-class _Classes:
-    """Members of each class as one array with offsets, so that drawing is arithmetic."""
-
-    def __init__(self, codes: npt.NDArray[np.int64]) -> None:
-        self.order = np.argsort(codes, kind="stable")
-        self.values, self.starts, self.sizes = np.unique(codes[self.order], return_index=True, return_counts=True)
-
-    def size_of(self, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return self.sizes[np.searchsorted(self.values, codes)]
-
-    def start_of(self, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return self.starts[np.searchsorted(self.values, codes)]
-
-    def outside(self, codes: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Draw one member uniformly from all other classes: a position past the own class's block skips over it."""
-        start, size = self.start_of(codes), self.size_of(codes)
-        position = rng.integers(0, len(self.order) - size)
-        return self.order[np.where(position >= start, position + size, position)]
+def _uniform(rings: Rings, settings: SampleSettings, rng: np.random.Generator) -> Ints:
+    depth = rings.depth
+    at = np.argsort(rings.order)
+    at = at[_can_ask(rings, settings)[at]]
+    positive = rings.member(at[:, None], depth, depth + 1, choose(rings.count(at, depth, depth + 1), settings.positives, rng))
+    query, positive = np.repeat(at, settings.positives * settings.negatives), np.repeat(positive.ravel(), settings.negatives)
+    outer: Ints | int = 0
+    if settings.near_share:
+        near = (rng.random(len(query)) < settings.near_share) & (rings.count(query, depth - 1, depth) > 0)
+        outer = np.where(near, depth - 1, 0)
+    return rings.order[np.stack([query, positive, rings.draw(query, outer, depth, rng)], axis=1)]
 
 
-def _positives(
-    fine: _Classes, leaf: npt.NDArray[np.int64], queries: npt.NDArray[np.int64], wanted: int, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Draw `wanted` positives a query; a class with fewer others gives each of them once, then repeats."""
-    rank = np.empty(len(fine.order), dtype=np.int64)
-    rank[fine.order] = np.arange(len(fine.order)) - np.repeat(fine.starts, fine.sizes)
-    size, start = fine.size_of(leaf[queries]), fine.start_of(leaf[queries])
-    # A random start and a step coprime to the number of others walk through them without repetition.
-    others = size - 1
-    first = rng.integers(0, others)
-    step = rng.integers(1, others + 1)
-    while (bad := np.gcd(step, others) != 1).any():
-        step[bad] = rng.integers(1, others[bad] + 1)
-    walk = (first[:, None] + step[:, None] * np.arange(wanted)) % others[:, None]
-    walk += walk >= rank[queries][:, None]
-    return np.repeat(queries, wanted), fine.order[(start[:, None] + walk).ravel()]
+def _by_relevance(rings: Rings, settings: SampleSettings, count: int, rng: np.random.Generator) -> Ints:
+    total = rings.sizes(rings.leaves)[:, 1:] @ grades(rings.depth, settings.weights)[1:]
+    query, *shared = draw_graded(rings, _pairs(rings, settings), total, count, rng)
+    return rings.order[np.stack([query, *(rings.draw(query, number, number + 1, rng) for number in shared)], axis=1)]
 
 
-def _near_negatives(
-    codes: npt.NDArray[np.int64], query: npt.NDArray[np.int64], fallback: npt.NDArray[np.int64], rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    """Draw from the query's coarse class outside its fine class; `fallback` where it has no other fine class."""
-    leaf, coarse = codes[:, -1], codes[:, -2]
-    # Members of a coarse class sorted by fine class lie in one block each, so that the own block can be skipped over.
-    order = np.lexsort((leaf, coarse))
-    values, starts, sizes = np.unique(coarse[order], return_index=True, return_counts=True)
-    place = np.searchsorted(values, coarse[query])
-    fine_values, fine_starts, fine_sizes = np.unique(leaf[order], return_index=True, return_counts=True)
-    fine_place = np.searchsorted(fine_values, leaf[query])
-    # np.unique sorts by code; the first position of a code is the start of its block.
-    own_start, own_size = fine_starts[fine_place], fine_sizes[fine_place]
-    free = sizes[place] - own_size
-    position = starts[place] + rng.integers(0, np.maximum(free, 1))
-    position = np.where(position >= own_start, position + own_size, position)
-    return np.where(free > 0, order[np.minimum(position, len(order) - 1)], fallback)
+def _buffered(codes: Ints, settings: SampleSettings, count: int, rng: np.random.Generator) -> Ints:
+    """Let the photographs stream by once, in random order, and draw as many triplets as their share after each chunk."""
+    table = grades(codes.shape[1], settings.weights)
+    sampler = BufferSampler(codes, table, settings.buffer_size, settings.in_class_share, settings.margin)
+    stream, drawn = rng.permutation(len(codes)), np.empty((0, 3), dtype=np.int64)
+    parts, missing = [drawn], 0
+    for first in range(0, len(stream), CHUNK):
+        chunk = stream[first : first + CHUNK]
+        sampler.feed(chunk, rng)
+        # What buffers still without a triplet owe is drawn later.
+        missing += count * (first + len(chunk)) // len(stream) - count * first // len(stream)
+        parts.append(sampler.draw(missing, rng))
+        missing -= len(parts[-1])
+    return np.concatenate(parts)
+
+
+def _can_ask(rings: Rings, settings: SampleSettings) -> npt.NDArray[np.bool_]:
+    """Return for each position whether a triplet has it as its query."""
+    sizes = rings.sizes(rings.leaves)
+    if settings.method == "uniform":
+        possible = (sizes[:, -1] > 0) & (sizes[:, :-1].sum(axis=1) > 0)
+    else:
+        possible = _pairs(rings, settings).any(axis=(1, 2))
+    return np.repeat(possible, sizes[:, -1] + 1)
+
+
+def _pairs(rings: Rings, settings: SampleSettings) -> Floats:
+    """Return the probabilities of `graded_pairs` where a photograph counts min(T_p, r(i, j))."""
+    table = grades(rings.depth, settings.weights)
+    counted: Floats = np.minimum(settings.positive_cap, table)
+    counted[0] = 1  # only whether there is anything outside the category matters
+    weights = rings.sizes(rings.leaves) * counted
+    return graded_pairs(weights, table, settings.in_class_share, settings.margin)

@@ -11,30 +11,16 @@ from PIL import Image
 from pydantic import ValidationError
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.data.ingest import IngestReport, IngestSettings, SplitShares, ingest, require_classes, whole_folder
+from deeprank.data.ingest import IngestSettings, SplitShares, require_classes, whole_folder
 from deeprank.data.photographs import canonical, sha256
 from deeprank.errors import ConfigError, DataError
 from deeprank.triplets.sampling import SampleSettings, sample_triplets
+from tests.data.conftest import rows_of, take
 from tests.drawing import decoded, encoded, pattern, put, put_all
 
 THIRDS = SplitShares(train=0.34, val=0.33, test=0.33)
 as_root = os.geteuid() == 0
 not_as_root = pytest.mark.skipif(as_root, reason="root reads what its permissions forbid")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Two classes of three photographs."""
-    return put_all(tmp_path / "photographs", {f"{label}/{i}.png": 10 * k + i for k, label in enumerate("xy") for i in range(3)})
-
-
-def take(folder: Path, **settings: object) -> tuple[Catalogue, IngestReport]:
-    """Ingest a folder into a catalogue beside it."""
-    return ingest(folder, IngestSettings(source=str(folder), **settings), str(folder.parent / "catalogues"), progress=False)
-
-
-def rows_of(catalogue: Catalogue) -> dict[str, dict[str, object]]:
-    return {row["path"]: row for row in catalogue.state.to_dict("records")}
 
 
 def test_a_row_says_what_the_photograph_is(folder: Path) -> None:
@@ -123,6 +109,62 @@ def test_an_unreadable_file_is_a_rejected_row(folder: Path) -> None:
     put(folder / "x" / "secret.png", 40).chmod(0)
     row = rows_of(take(folder)[0])["x/secret.png"]
     assert (row["status"], row["reason"]) == ("rejected", "cannot be read: Permission denied")
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, OSError]:
+    """By name, the files that cannot be read, and why; for whoever runs the tests."""
+    errors: dict[str, OSError] = {}
+    read = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.name in errors:
+            raise errors[path.name]
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    return errors
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_a_file_that_could_not_be_read_is_tried_again(folder: Path, failing: dict[str, OSError], error: OSError) -> None:
+    failing["1.png"] = error
+    catalogue, report = take(folder)
+    assert report.counts == {"ok": 4, "rejected": 2}
+    assert rows_of(catalogue)["x/1.png"]["reason"] == f"cannot be read: {error.strerror}"
+    failing.clear()
+    catalogue, report = take(folder)
+    assert (report.read, report.counts) == (2, {"ok": 6})
+    assert catalogue.photographs([1]) == [canonical((folder / "x" / "1.png").read_bytes()).jpeg]
+    assert take(folder)[1].read == 0
+
+
+def test_a_file_that_still_cannot_be_read_is_no_news(folder: Path, failing: dict[str, OSError]) -> None:
+    failing["1.png"] = PermissionError(13, "Permission denied")
+    first, _ = take(folder)
+    put(folder / "x" / "new.png", 60)
+    second, report = take(folder)
+    assert (report.read, report.counts) == (1, {"ok": 5, "rejected": 2})
+    assert lance.dataset(second.uri).count_rows() == 7
+    again, report = take(folder)
+    assert (report.read, again.version) == (0, second.version)
+    assert second.version == first.version + 1
+
+
+def test_a_file_that_cannot_be_read_for_another_reason_says_so(folder: Path, failing: dict[str, OSError]) -> None:
+    failing["1.png"] = PermissionError(13, "Permission denied")
+    take(folder)
+    failing["1.png"] = OSError(5, "Input/output error")
+    catalogue, report = take(folder)
+    assert report.read == 2
+    assert rows_of(catalogue)["x/1.png"]["reason"] == "cannot be read: Input/output error"
+
+
+def test_a_file_that_was_read_and_is_no_image_is_not_read_again(folder: Path, failing: dict[str, OSError]) -> None:
+    put(folder / "x" / "bad.jpg", b"text")
+    take(folder)
+    failing["bad.jpg"] = OSError(5, "this must not be read")
+    assert take(folder)[1].read == 0
 
 
 @not_as_root
@@ -417,6 +459,38 @@ def test_an_old_version_gives_the_old_splits_and_triplets_again(folder: Path) ->
     triplets = sample_triplets(again.frame, SampleSettings(), again.fingerprint)
     assert triplets.frame.equals(drawn.frame)
     assert triplets.fingerprint == drawn.fingerprint
+
+
+def test_an_old_version_needs_no_folder(folder: Path) -> None:
+    old, _ = take(folder)
+    frame, photographs = old.frame, old.photographs(range(6))
+    shutil.rmtree(folder)
+    again, report = take(folder, version=1)
+    assert again.frame.equals(frame)
+    assert again.photographs(range(6)) == photographs
+    assert (report.found, report.read, report.removed) == (6, 0, 0)
+
+
+def test_an_old_version_of_a_folder_with_its_own_splits_needs_no_folder_either(tmp_path: Path) -> None:
+    folder = put_all(tmp_path / "f", {"train/x/1.png": 1, "train/y/2.png": 2, "test/x/3.png": 3})
+    frame = take(folder)[0].frame
+    shutil.rmtree(folder)
+    assert take(folder, version=1)[0].frame.equals(frame)
+
+
+def test_an_old_version_is_one_of_the_history_written_last(tmp_path: Path) -> None:
+    folder = put_all(tmp_path / "f", {"train/x/1.png": 1, "train/y/2.png": 2, "test/x/3.png": 3})
+    first, _ = take(folder)
+    shutil.rmtree(folder / "test")
+    second, _ = take(folder)
+    put(folder / "train" / "x" / "4.png", 4)
+    third, _ = take(folder)
+    shutil.rmtree(folder)
+    assert first.uri != second.uri == third.uri
+    assert take(folder, version=1)[0] == second
+    assert take(folder, version=2)[0] == third
+    with pytest.raises(ConfigError, match=rf"7 is not a version of {third.uri}; there are \[1, 2\]"):
+        take(folder, version=7)
 
 
 def test_a_version_that_is_not_there_names_those_that_are(folder: Path) -> None:

@@ -9,24 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeprank.data.catalogue import Catalogue
-from deeprank.data.ingest import IngestReport, IngestSettings, SplitShares, ingest, require_classes, whole_folder
+from deeprank.data.ingest import SplitShares, require_classes, whole_folder
 from deeprank.data.photographs import canonical
 from deeprank.errors import DataError
+from tests.data.conftest import rows_of, take
 from tests.drawing import decoded, encoded, pattern, put, put_all
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return put_all(tmp_path / "photographs", {f"{label}/{i}.png": 10 * k + i for k, label in enumerate("xy") for i in range(3)})
-
-
-def take(folder: Path, **settings: object) -> tuple[Catalogue, IngestReport]:
-    return ingest(folder, IngestSettings(source=str(folder), **settings), str(folder.parent / "catalogues"), progress=False)
-
-
-def rows_of(catalogue: Catalogue) -> dict[str, dict[str, object]]:
-    return {row["path"]: row for row in catalogue.state.to_dict("records")}
 
 
 def test_a_folder_without_a_usable_photograph_is_refused_by_name(tmp_path: Path) -> None:

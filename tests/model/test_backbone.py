@@ -7,9 +7,10 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from deeprank.errors import ConfigError
-from deeprank.model.backbone import PACKAGED, create_backbone
+from deeprank.model.backbone import PACKAGED, create_backbone, fold_norms, stages
 
 NAME = "test_efficientnet"
 
@@ -82,3 +83,50 @@ def test_without_weights_the_random_seed_decides() -> None:
 def test_what_cannot_be_had_is_said(name: str, weights: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         create_backbone(name, weights)
+
+
+def _with_statistics(name: str) -> nn.Module:
+    torch.manual_seed(3)
+    net, _, _ = create_backbone(name, "none")
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return net.eval()
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "resnet18", "mobilenetv4_conv_small"])
+def test_norms_multiplied_into_convolutions_leave_the_function_as_it_was(name: str) -> None:
+    net = _with_statistics(name)
+    folded = fold_norms(net)
+    images = torch.randn(2, 3, 64, 64)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert torch.allclose(folded(images), net(images), rtol=1e-3, atol=1e-4)
+
+
+class _NormFirst(nn.Module):
+    """Declared conv, norm; used norm, conv: what folding by order alone would get wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+        self.norm.running_mean.fill_(1.0)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.conv(self.norm(pixels).relu())
+
+
+def test_a_norm_that_is_not_after_its_convolution_is_left_alone() -> None:
+    net = _NormFirst().eval()
+    assert fold_norms(net) is net
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("tf_efficientnet_lite0", 12), ("resnet18", 7), ("convnext_atto", 7), ("regnetx_002", 7), ("test_vit", 1)]
+)
+def test_stages_one_after_the_other_are_the_net(name: str, count: int) -> None:
+    net, _, _ = create_backbone(name, "none")
+    found = stages(net.eval())
+    images = torch.randn(2, 3, 160, 160)
+    assert len(found) == count
+    assert torch.allclose(nn.Sequential(*found)(images), net(images), atol=1e-5)

@@ -94,6 +94,39 @@ def test_a_value_of_the_wrong_type_or_range_is_named_with_its_file(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [
+        ("parameters:\n  train: {epochs: 2}\n  ingest: {}\n  train: {epochs: 3}\n", "train", "2 and 4"),
+        ("parameters:\n  train:\n    epochs: 2\n    seed: 1\n    'epochs': 2\n", "epochs", "3 and 5"),
+        ("parameters:\n  train: {losses: [{name: RankingHinge, name: SupConLoss}]}\n", "name", "2 and 2"),
+        ("enable_cache: true\nparameters: {}\nenable_cache: false\n", "enable_cache", "1 and 3"),
+    ],
+)
+def test_a_key_given_twice_is_named_with_both_lines(tmp_path: Path, text: str, key: str, lines: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check(tmp_path, text)
+    assert str(error.value) == f"{tmp_path / 'config.yaml'}: {key} is given twice, in lines {lines}: keep one of them"
+
+
+def test_the_same_key_in_two_places_is_not_given_twice(tmp_path: Path) -> None:
+    check(tmp_path, "parameters:\n  train: &same {seed: 1}\n  cluster: {seed: 1}\n  sample_triplets: {<<: *same, seed: 2}\n")
+
+
+@pytest.mark.parametrize("step", ["train", "evaluate"])
+@pytest.mark.parametrize("given", ["{settings: {epocs: 3}}", "{settings: {epochs: 3}}", "{sauce: 1}", "{}", "3", ""])
+def test_parameters_of_a_step_are_refused_with_where_they_belong(tmp_path: Path, step: str, given: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check(tmp_path, f"steps:\n  {step}:\n    parameters: {given}\n")
+    assert str(error.value) == f"{tmp_path / 'config.yaml'}: unknown key steps.{step}.parameters; settings go under parameters: alone"
+
+
+@pytest.mark.parametrize("given", ["3", "[enable_cache]", "off"])
+def test_options_of_a_step_that_are_no_mapping_are_named(tmp_path: Path, given: str) -> None:
+    with pytest.raises(ConfigError, match=r"config\.yaml: steps\.train: expected keys and values, found"):
+        check(tmp_path, f"steps:\n  train: {given}\n")
+
+
+@pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("parameters: {train: [\n", "is no YAML"),

@@ -122,6 +122,34 @@ def test_a_missing_file_is_named(copy: Index, name: str, embeddings: np.ndarray)
         copy.search(embeddings[:1], 1)
 
 
+@pytest.mark.parametrize("format_number", [0, 2, "1", None])
+def test_an_index_of_another_format_is_refused_with_both_numbers(
+    copy: Index, format_number: object, embeddings: np.ndarray, bundle: Bundle
+) -> None:
+    file = copy.folder / "index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": format_number}))
+    for use in (lambda: copy.search(embeddings[:1], 1), lambda: copy.require(bundle)):
+        with pytest.raises(ModelError) as error:
+            use()
+        assert str(error.value) == f"{file}: format {format_number} is not the format 1 that this version reads"
+
+
+@pytest.mark.parametrize("key", ["format", "model", "checksums"])
+def test_a_key_that_is_missing_is_damage(copy: Index, key: str, bundle: Bundle) -> None:
+    file = copy.folder / "index.json"
+    file.write_text(json.dumps({name: fact for name, fact in json.loads(file.read_text()).items() if name != key}))
+    with pytest.raises(ModelError, match=f"{file} is damaged: a key is missing"):
+        copy.require(bundle)
+
+
+@pytest.mark.parametrize("text", ['{"format": 1,', "[]", "3", ""])
+def test_an_index_json_that_is_no_object_is_damage(copy: Index, text: str, bundle: Bundle) -> None:
+    file = copy.folder / "index.json"
+    file.write_text(text)
+    with pytest.raises(ModelError, match=f"{file} is damaged"):
+        copy.require(bundle)
+
+
 def test_building_embeds_clusters_indexes_and_reports(catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path) -> None:
     record = Record(tmp_path / "record")
     index = build_index(tmp_path / "i", catalogue, bundle, EXACT, record)

@@ -1,6 +1,7 @@
 """Releases in a real registry: registered, promoted or held, found again, and the same as what went in."""
 
 import json
+import warnings
 from pathlib import Path
 
 import mlflow
@@ -24,8 +25,6 @@ from deeprank.serving.registry import (
     versions,
 )
 from tests.serving.conftest import NAME, Store
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*input example was not provided")
 
 
 def _contents(folder: Path) -> dict[str, str]:
@@ -163,9 +162,10 @@ def test_a_name_that_would_not_fit_into_a_model_address_is_refused(name: str) ->
         RegisterSettings(name=name)
 
 
-def test_a_release_can_be_registered_again_without_touching_it(store: Store) -> None:
+def test_a_release_can_be_registered_again_without_touching_it_and_without_a_warning(store: Store) -> None:
     before = _contents(store.folders[0])
-    with mlflow.start_run(experiment_id=store.experiment):
+    with mlflow.start_run(experiment_id=store.experiment), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
         register(store.folders[0], RegisterSettings(name="again"), {})
     assert _contents(store.folders[0]) == before
     assert np.isclose(versions("again")[0]["recall_at_1"], 0.6)

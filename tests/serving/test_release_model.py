@@ -44,3 +44,8 @@ def test_what_is_no_image_is_refused_with_the_reason(model: mlflow.pyfunc.PyFunc
 
 def test_its_signature_says_what_it_wants(model: mlflow.pyfunc.PyFuncModel) -> None:
     assert model.metadata.signature.inputs.input_names() == ["image"]
+
+
+def test_its_example_can_be_asked(model: mlflow.pyfunc.PyFuncModel) -> None:
+    (answer,) = model.predict(model.input_example)
+    assert len(answer) == NEIGHBOURS

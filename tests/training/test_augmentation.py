@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pydantic import ValidationError
 
 from deeprank.model.preprocessing import Preprocessing
-from deeprank.training.augmentation import LUMA, AugmentSettings, change_light, crop_and_flip, turn
+from deeprank.training.augmentation import LUMA, AugmentSettings, change_light, source_size, warp
 from tests.drawing import encoded, pattern
 
-NOTHING = {"smallest_crop": 1, "stretch": 1, "flip": 0, "turn": 0, "brightness": 0, "contrast": 0, "saturation": 0, "tint": 0}
+NOTHING = {"smallest_crop": 1, "stretch": 1, "flip": 0, "turn": 0, "shear": 0, "brightness": 0, "contrast": 0, "saturation": 0, "tint": 0}
 # Mid-tones, so that nothing is clipped.
 IMAGES = torch.randint(90, 140, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -23,61 +22,48 @@ def light(seed: int = 0, **changed: float) -> torch.Tensor:
     return change_light(IMAGES, settings(**changed), np.random.default_rng(seed))
 
 
-def _ramp() -> bytes:
-    """A square whose red grows to the right and whose green grows downwards."""
-    across = np.tile(np.linspace(0, 255, 256), (256, 1))
-    return encoded(Image.fromarray(np.stack([across, across.T, np.zeros_like(across)], axis=2).astype(np.uint8)), "JPEG", quality=95)
+def _ramp(n: int) -> torch.Tensor:
+    """Squares whose red grows to the right and whose green grows downwards, 0..1 from edge to edge."""
+    across = ((torch.arange(256) + 0.5) / 256).expand(256, 256)
+    return torch.stack([across, across.T, torch.zeros(256, 256)]).expand(n, 3, 256, 256).contiguous()
 
 
-def test_without_augmentation_a_square_photograph_is_what_search_sees() -> None:
-    jpeg = encoded(pattern(1, (100, 100)), "JPEG")
-    assert torch.equal(crop_and_flip(jpeg, 48, settings(), np.random.default_rng(0)), Preprocessing(size=48)(jpeg))
+def test_without_augmentation_training_sees_what_search_sees() -> None:
+    jpeg = encoded(pattern(1, (140, 100)), "JPEG")
+    seen = Preprocessing(size=48)(jpeg).float()[None]
+    assert torch.allclose(warp(seen, 48, settings(), np.random.default_rng(0)), seen, atol=1e-3)
+
+
+def test_a_photograph_is_decoded_a_fifth_larger_than_its_crop_and_never_larger_than_it_is_stored() -> None:
+    assert [source_size(size) for size in (100, 160, 224, 256)] == [120, 192, 256, 256]
 
 
 def test_a_sure_flip_mirrors() -> None:
-    jpeg = encoded(pattern(1, (100, 100)), "JPEG")
-    plain, flipped = (crop_and_flip(jpeg, 48, settings(flip=flip), np.random.default_rng(0)) for flip in (0, 1))
-    assert torch.equal(flipped, plain.flip(2))
+    plain, flipped = (warp(IMAGES.float(), 16, settings(flip=flip), np.random.default_rng(0)) for flip in (0, 1))
+    assert torch.allclose(flipped, plain.flip(3), atol=1e-3)
 
 
 def test_flips_come_as_often_as_asked() -> None:
-    jpeg = encoded(pattern(1, (32, 32)), "JPEG")
-    plain = crop_and_flip(jpeg, 32, settings(), np.random.default_rng(0))
-    rng = np.random.default_rng(1)
-    flips = [not torch.equal(crop_and_flip(jpeg, 32, settings(flip=0.3), rng), plain) for _ in range(400)]
-    assert np.mean(flips) == pytest.approx(0.3, abs=0.07)
+    ramp = _ramp(1000)[:, :, ::32, ::32]
+    flipped = warp(ramp, 8, settings(flip=0.3), np.random.default_rng(1))
+    assert float((flipped[:, 0, 0, 0] > 0.5).float().mean()) == pytest.approx(0.3, abs=0.05)
 
 
 def test_crops_keep_the_share_and_the_shape_that_was_asked_for() -> None:
-    jpeg, rng = _ramp(), np.random.default_rng(0)
-    shares, ratios, lefts = [], [], []
-    for _ in range(150):
-        crop = crop_and_flip(jpeg, 64, settings(smallest_crop=0.3, stretch=1.5), rng).float()
-        # From the middle of the first to the middle of the last of 64 pixels.
-        width, height = ((crop[channel].max() - crop[channel].min()) / 255 * 64 / 63 for channel in (0, 1))
-        shares.append(float(width * height))
-        ratios.append(float(width / height))
-        lefts.append(float(crop[0].min()))
-    assert 0.27 < min(shares) < 0.4
-    assert 0.8 < max(shares) <= 1.03
-    assert 1 / 1.6 < min(ratios) < 0.8
-    assert 1.25 < max(ratios) < 1.6
-    assert min(lefts) < 10
-    assert max(lefts) > 50
+    crops = warp(_ramp(300), 64, settings(smallest_crop=0.3, stretch=1.5), np.random.default_rng(0))
+    # From the middle of the first to the middle of the last of 64 pixels.
+    width, height = ((crops[:, channel].amax((1, 2)) - crops[:, channel].amin((1, 2))) * 64 / 63 for channel in (0, 1))
+    shares, ratios = width * height, width / height
+    assert 0.29 < shares.min() < 0.35
+    assert 0.9 < shares.max() <= 1.01
+    assert 1 / 1.55 < ratios.min() < 0.75
+    assert 1.35 < ratios.max() < 1.55
+    assert crops[:, 0].amin((1, 2)).min() < 0.05
+    assert crops[:, 0].amin((1, 2)).max() > 0.3
 
 
-@pytest.mark.parametrize("shape", [(16, 64), (64, 16), (256, 256), (40, 17)])
-@pytest.mark.parametrize("size", [32, 96])
-def test_any_photograph_becomes_a_square_of_bytes(shape: tuple[int, int], size: int) -> None:
-    jpeg = encoded(pattern(2, shape), "JPEG")
-    for seed in range(5):
-        crop = crop_and_flip(jpeg, size, AugmentSettings(smallest_crop=0.01, stretch=4), np.random.default_rng(seed))
-        assert (crop.shape, crop.dtype) == ((3, size, size), torch.uint8)
-
-
-def test_the_same_generator_gives_the_same_crop_and_light() -> None:
-    jpeg = encoded(pattern(1, (100, 100)), "JPEG")
-    crops = [crop_and_flip(jpeg, 48, AugmentSettings(), np.random.default_rng(seed)) for seed in (1, 1, 2)]
+def test_the_same_generator_gives_the_same_crops_and_light() -> None:
+    crops = [warp(IMAGES.float(), 12, AugmentSettings(), np.random.default_rng(seed)) for seed in (1, 1, 2)]
     lights = [change_light(IMAGES, AugmentSettings(), np.random.default_rng(seed)) for seed in (1, 1, 2)]
     for first, again, other in (crops, lights):
         assert torch.equal(first, again)
@@ -95,17 +81,25 @@ def _angles(images: torch.Tensor) -> np.ndarray:
 def test_photographs_are_turned_about_their_middle_each_by_its_own_angle_in_range() -> None:
     spot = torch.zeros(64, 3, 65, 65)
     spot[:, :, 30:35, 50:55] = 255
-    angles = _angles(turn(spot, settings(turn=30), np.random.default_rng(0)))
+    angles = _angles(warp(spot, 65, settings(turn=30), np.random.default_rng(0)))
     assert np.abs(angles).max() < 31
     assert angles.min() < -25
     assert angles.max() > 25
     assert len(set(angles.round(3))) == 64
 
 
-def test_a_turn_leaves_no_empty_corner_and_no_turn_changes_nothing() -> None:
+def test_a_shear_leans_what_stands_and_leaves_what_lies() -> None:
+    standing, lying = torch.zeros(2, 32, 3, 65, 65)
+    standing[:, :, 10:15, 30:35] = 255
+    lying[:, :, 30:35, 50:55] = 255
+    leaning = _angles(warp(standing, 65, settings(shear=20), np.random.default_rng(0)))
+    assert np.abs(leaning + 90).max() == pytest.approx(20, abs=2)
+    assert np.abs(_angles(warp(lying, 65, settings(shear=20), np.random.default_rng(0)))).max() < 1
+
+
+def test_no_turn_or_shear_leaves_an_empty_corner() -> None:
     white = torch.full((8, 3, 32, 32), 255.0)
-    assert torch.allclose(turn(white, settings(turn=180), np.random.default_rng(0)), white, atol=1e-2)
-    assert torch.equal(turn(IMAGES.float(), settings(), np.random.default_rng(0)), IMAGES.float())
+    assert torch.allclose(warp(white, 24, settings(turn=180, shear=40), np.random.default_rng(0)), torch.tensor(255.0), atol=1e-2)
 
 
 def test_no_spread_changes_nothing() -> None:

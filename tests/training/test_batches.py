@@ -1,4 +1,4 @@
-"""Batches of P classes x K photographs: every photograph once an epoch, always the same for the same seed."""
+"""Batches of P classes x K photographs, or of triplets: every photograph once, always the same for the same seed."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +9,11 @@ import torch
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.model.preprocessing import Preprocessing
-from deeprank.training.augmentation import AugmentSettings
-from deeprank.training.batches import TrainingBatches, class_batches
+from deeprank.training.batches import Batch, TrainingBatches, class_batches, triplet_batches
 
-PLAIN = AugmentSettings(smallest_crop=1, stretch=1, flip=0)
+
+def _photographs(batches: list[Batch]) -> list[np.ndarray]:
+    return [batch.photographs for batch in batches]
 
 
 def _classes(sizes: list[int]) -> np.ndarray:
@@ -30,7 +31,7 @@ def test_a_batch_is_p_classes_of_k_photographs_and_only_leftover_classes_miss_ou
     sizes: list[int], per_batch: int, per_class: int, seed: int
 ) -> None:
     classes = _classes(sizes)
-    batches = class_batches(classes, per_batch, per_class, np.random.default_rng(seed))
+    batches = _photographs(class_batches(classes, per_batch, per_class, np.random.default_rng(seed)))
     assert batches
     wanted = min(per_batch, len(sizes))
     size_of = Counter(classes.tolist())
@@ -50,44 +51,60 @@ def test_a_batch_is_p_classes_of_k_photographs_and_only_leftover_classes_miss_ou
 
 
 def test_where_everything_fits_each_photograph_comes_exactly_once() -> None:
-    batches = class_batches(_classes([8, 8, 8]), 3, 4, np.random.default_rng(0))
+    batches = _photographs(class_batches(_classes([8, 8, 8]), 3, 4, np.random.default_rng(0)))
     assert sorted(np.concatenate(batches).tolist()) == list(range(24))
 
 
 def test_the_generator_decides_the_composition() -> None:
-    first, again, other = (class_batches(_classes([8] * 6), 3, 4, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (_photographs(class_batches(_classes([8] * 6), 3, 4, np.random.default_rng(seed))) for seed in (1, 1, 2))
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
     assert any((a != b).any() for a, b in zip(first, other, strict=False))
 
 
-def _epoch(catalogue: Catalogue, augment: AugmentSettings, seed: tuple[int, int], threads: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    rows = [np.array([4, 9, 9, 30]), np.array([0, 47]), np.array([3])]
+@pytest.mark.parametrize("sizes", [[40, 8, 8, 8], [1, 2, 30, 3], [5] * 6])
+def test_balanced_classes_come_equally_often_however_many_photographs_they_have(sizes: list[int]) -> None:
+    classes = _classes(sizes)
+    batches = class_batches(classes, 2, 4, np.random.default_rng(0), balanced=True)
+    given = Counter(classes[np.concatenate(_photographs(batches))].tolist())
+    assert len(given) == len(sizes)
+    assert len(set(given.values())) == 1
+    assert abs(sum(given.values()) - len(classes)) <= 2 * len(sizes)
+    large = np.flatnonzero(classes == 1 + 3 * int(np.argmax(sizes)))
+    times = Counter(np.concatenate(_photographs(batches)).tolist())
+    assert max(times[index] for index in large) <= 1
+
+
+@pytest.mark.parametrize(("count", "per_batch"), [(20, 8), (7, 3), (3, 8), (1, 1)])
+def test_triplets_are_divided_once_each_and_a_photograph_is_in_a_batch_once(count: int, per_batch: int) -> None:
+    triplets = np.random.default_rng(1).integers(0, 9, (count, 3))
+    batches = triplet_batches(triplets, per_batch, np.random.default_rng(0))
+    assert [len(batch.triplets) for batch in batches] == [min(per_batch, count - start) for start in range(0, count, per_batch)]
+    assert all(len(set(batch.photographs.tolist())) == len(batch.photographs) for batch in batches)
+    again = np.concatenate([batch.photographs[batch.triplets] for batch in batches])
+    assert sorted(map(tuple, again.tolist())) == sorted(map(tuple, triplets.tolist()))
+
+
+ROWS = [np.array([4, 9, 9, 30]), np.array([0, 47]), np.array([3])]
+
+
+def _epoch(catalogue: Catalogue, threads: int, rank: int = 0, of: int = 1) -> list[tuple[torch.Tensor, int]]:
     with ThreadPoolExecutor(threads) as decoders:
-        batches = TrainingBatches(catalogue, rows, 48, augment, seed, decoders)
-        assert len(batches) == 3
+        batches = TrainingBatches(catalogue, [Batch(rows) for rows in ROWS], 48, decoders, rank, of)
+        assert len(batches) == 3 // of
         return list(batches)
 
 
-def test_each_image_of_a_batch_is_the_photograph_of_its_row(catalogue: Catalogue) -> None:
-    squares = catalogue.frame["width"] == catalogue.frame["height"]
-    checked = 0
-    for images, rows in _epoch(catalogue, PLAIN, (0, 0), 2):
-        assert (images.dtype, images.shape[1:]) == (torch.uint8, (3, 48, 48))
-        for image, row in zip(images, rows.tolist(), strict=True):
-            expected = Preprocessing(size=48)(catalogue.photographs([row])[0])
-            if squares[row]:
-                assert torch.equal(image, expected)
-                checked += 1
-            assert (image.float().mean((1, 2)) - expected.float().mean((1, 2))).abs().max() < 40
-    assert checked
+@pytest.mark.parametrize("threads", [1, 4])
+def test_each_image_of_a_batch_is_the_photograph_of_its_row_as_search_sees_it(catalogue: Catalogue, threads: int) -> None:
+    found = _epoch(catalogue, threads)
+    assert [number for _, number in found] == [0, 1, 2]
+    for images, number in found:
+        expected = [Preprocessing(size=48)(jpeg) for jpeg in catalogue.photographs(ROWS[number])]
+        assert torch.equal(images, torch.stack(expected))
 
 
-def test_the_same_seed_gives_the_same_epoch_however_many_threads_there_are(catalogue: Catalogue) -> None:
-    one, four = (_epoch(catalogue, AugmentSettings(), (3, 1), threads) for threads in (1, 4))
-    assert all(torch.equal(a, b) and torch.equal(r, s) for (a, r), (b, s) in zip(one, four, strict=True))
-
-
-def test_another_epoch_sees_other_crops_and_a_repeated_photograph_two(catalogue: Catalogue) -> None:
-    first, second = (_epoch(catalogue, AugmentSettings(), (3, epoch), 2) for epoch in (1, 2))
-    assert not any(torch.equal(a, b) for (a, _), (b, _) in zip(first, second, strict=True))
-    assert not torch.equal(first[0][0][1], first[0][0][2])
+def test_processes_that_share_a_training_take_different_batches_of_the_same_epoch(catalogue: Catalogue) -> None:
+    alone = {number: images for images, number in _epoch(catalogue, 2)}
+    shared = [_epoch(catalogue, 2, rank, 2) for rank in (0, 1)]
+    assert [[number for _, number in part] for part in shared] == [[0], [1]]
+    assert all(torch.equal(images, alone[number]) for part in shared for images, number in part)

@@ -15,7 +15,13 @@ from deeprank.training.fit import TrainSettings, fit
 from deeprank.triplets.sampling import SampleSettings, Triplets, sample_triplets
 
 SETTINGS = TrainSettings(
-    network=NetworkSettings(weights="none"), epochs=4, train_sizes=(32,), search_size=32, classes_per_batch=3, images_per_class=2
+    network=NetworkSettings(weights="none"),
+    precision="fp32",
+    epochs=4,
+    train_sizes=(32,),
+    search_size=32,
+    classes_per_batch=3,
+    images_per_class=2,
 )
 # Trains as the tests do and kills itself, as an operator or the kernel would, in the middle of the third epoch.
 KILLED = """

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from deeprank.triplets.relevance import RelevanceWeights, coarse_labels, levels, relevance
+from deeprank.triplets.relevance import RelevanceWeights, coarse_labels, grades, levels, relevance
 
 LABELS = ["Fruit/Apple/Golden", "Fruit/Apple/Pink", "Fruit/Pear/Golden", "Vegetables/Garlic", "Vegetables/Onion/Red", "Fruit/Apple/Golden"]
 
@@ -63,6 +63,15 @@ def test_levels_go_from_coarse_to_fine() -> None:
     codes = levels(LABELS)
     assert codes.shape == (6, 3)
     assert [len(np.unique(column)) for column in codes.T] == [2, 4, 5]
+
+
+def test_no_labels_have_no_codes() -> None:
+    assert levels([]).shape == (0, 1)
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(1, [0, 1]), (2, [0, 0.5, 1]), (4, [0, 0.25, 0.25, 0.5, 1])])
+def test_grades_rise_with_the_folders_shared(depth: int, expected: list[float]) -> None:
+    assert grades(depth, RelevanceWeights()).tolist() == expected
 
 
 def test_a_shallow_label_is_a_coarse_class_of_its_own() -> None:

@@ -1,6 +1,8 @@
 """Every triplet is one, drawn as promised: checked by loops, and by chi-square with fixed seeds."""
 
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,8 +11,9 @@ from pydantic import ValidationError
 from scipy.stats import chisquare
 
 from deeprank.errors import DataError
-from deeprank.triplets.relevance import levels, relevance
-from deeprank.triplets.sampling import COLUMNS, SampleSettings, sample_triplets
+from deeprank.triplets.relevance import RelevanceWeights, levels, relevance
+from deeprank.triplets.sampling import CHUNK, COLUMNS, SampleSettings, lonely, sample_triplets
+from deeprank.triplets.textfile import write_triplet_file
 
 SIZES = {"Fruit/Apple/Golden": 9, "Fruit/Apple/Pink": 5, "Fruit/Pear/Conference": 7, "Vegetables/Leek/Leek": 3, "Vegetables/Onion/Red": 1}
 
@@ -84,6 +87,16 @@ def test_each_other_photograph_of_the_class_is_the_positive_equally_often(size: 
     assert chisquare(list(pairs.values())).pvalue > 0.001
 
 
+def test_the_positives_of_a_query_are_independent_of_each_other() -> None:
+    frame = frame_of({f"{number:03d}": 8 for number in range(400)})
+    drawn = sample_triplets(frame, SampleSettings(positives=3, negatives=1)).frame
+    rank = frame.groupby("label").cumcount().to_numpy()
+    mine = drawn[rank[drawn["query"]] == 0]
+    sets = Counter(tuple(sorted(rank[positives].tolist())) for _, positives in mine.groupby("query")["positive"])
+    assert len(sets) == 7 * 6 * 5 / 6
+    assert chisquare(list(sets.values())).pvalue > 0.001
+
+
 def test_near_negatives_are_uniform_over_the_coarse_class() -> None:
     frame = frame_of(SIZES)
     drawn = sample_triplets(frame, SampleSettings(positives=2, negatives=200, near_share=1)).frame
@@ -110,8 +123,9 @@ def test_the_near_share_is_the_share_of_near_negatives(share: float) -> None:
     assert near == pytest.approx(share + (1 - share) * 10 / 55, abs=0.02)
 
 
-def test_the_same_seed_draws_the_same_triplets_and_another_seed_others(photographs: pd.DataFrame) -> None:
-    first, again, other = (sample_triplets(photographs, SampleSettings(seed=seed)).frame for seed in (3, 3, 4))
+@pytest.mark.parametrize("method", ["uniform", "relevance", "buffer"])
+def test_the_same_seed_draws_the_same_triplets_and_another_seed_others(photographs: pd.DataFrame, method: str) -> None:
+    first, again, other = (sample_triplets(photographs, SampleSettings(method=method, seed=seed)).frame for seed in (3, 3, 4))
     assert first.equals(again)
     assert not first.equals(other)
 
@@ -139,7 +153,185 @@ def test_a_train_split_without_a_triplet_is_refused(sizes: dict[str, int]) -> No
         sample_triplets(frame_of(sizes), SampleSettings())
 
 
-@pytest.mark.parametrize("wrong", [{"positives": 0}, {"negatives": 0}, {"near_share": 1.1}, {"positive": 2}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"positives": 0},
+        {"negatives": 0},
+        {"near_share": 1.1},
+        {"positive": 2},
+        {"margin": 0},
+        {"positive_cap": 0},
+        {"method": "best"},
+        {"buffer_size": 1},
+        {"count": -1},
+        {"file": 5},
+        {"in_class_share": 2},
+    ],
+)
 def test_numbers_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         SampleSettings(**wrong)
+
+
+TREE = {"a/x/1": 3, "a/x/2": 2, "a/y/1": 2, "a/z/1": 1, "b/x/1": 2, "b/y/1": 2, "c/x/1": 1}
+
+
+def every_triplet(
+    labels: list[str], settings: SampleSettings, weight: Callable[[float, int], float], asked: Callable[[int], float]
+) -> dict:
+    """The probability of each triplet, by loops over the paper's rule: query, then positive and negative, under the margin."""
+    codes, rows = levels(labels), np.arange(len(labels))
+    r = np.array([relevance(codes, np.full(len(rows), i), rows, settings.weights) for i in rows], dtype=float)
+    found = {}
+    for i in rows:
+        inside = [j for j in rows if j != i and codes[j, 0] == codes[i, 0]]
+        outside = [j for j in rows if codes[j, 0] != codes[i, 0]]
+        whole = sum(weight(r[i, j], j) for j in inside)
+        chance = {j: settings.in_class_share * weight(r[i, j], j) / whole for j in inside} if whole else {}
+        chance |= {j: (1 - settings.in_class_share) / len(outside) for j in outside}
+        mine = {
+            (i, p, n): weight(r[i, p], p) * share
+            for p in inside
+            for n, share in chance.items()
+            if r[i, p] - r[i, n] >= settings.margin - 1e-6
+        }
+        kept = sum(mine.values())
+        found |= {triplet: asked(i) * share / kept for triplet, share in mine.items() if kept and share}
+    total = sum(found.values())
+    return {triplet: share / total for triplet, share in found.items()}
+
+
+def agrees(drawn: np.ndarray, expected: dict) -> bool:
+    """Whether triplets come as often as expected, by chi-square, and no other ones do."""
+    times = Counter(map(tuple, drawn.tolist()))
+    assert set(times) <= set(expected)
+    observed = np.array([times.get(triplet, 0) for triplet in expected])
+    return chisquare(observed, len(drawn) * np.array(list(expected.values()))).pvalue > 0.001
+
+
+def total_relevance(labels: list[str], weights: RelevanceWeights) -> list[float]:
+    codes, rows = levels(labels), np.arange(len(labels))
+    return [
+        sum(float(relevance(codes, np.array([i]), np.array([j]), weights)[0]) for j in rows if j != i and codes[i, 0] == codes[j, 0])
+        for i in rows
+    ]
+
+
+@pytest.mark.parametrize("sizes", [TREE, {"a": 4, "b": 3, "c": 1}, {"a/x": 3, "a/y": 2, "b": 2}], ids=["deep", "flat", "mixed"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"margin": 0.3, "in_class_share": 0.7},
+        {"positive_cap": 0.4, "in_class_share": 0.0},
+        {"weights": {"leaf": 3, "parent": 2, "top": 1}},
+    ],
+    ids=["default", "margin", "cap", "weights"],
+)
+def test_relevance_draws_each_triplet_as_often_as_the_papers_offline_rule(sizes: dict[str, int], settings: dict) -> None:
+    frame, chosen = frame_of(sizes), SampleSettings(method="relevance", count=100_000, **settings)
+    labels = frame["label"].tolist()
+    total = total_relevance(labels, chosen.weights)
+    expected = every_triplet(labels, chosen, lambda r, _: min(chosen.positive_cap, r), lambda i: total[i])
+    drawn = sample_triplets(frame, chosen).frame
+    assert len(drawn) == 100_000
+    assert agrees(drawn[["query", "positive", "negative"]].to_numpy(), expected)
+
+
+@pytest.mark.parametrize("sizes", [TREE, {"a": 4, "b": 3, "c": 1}], ids=["deep", "flat"])
+def test_a_buffer_that_holds_everything_draws_each_triplet_as_often_as_the_papers_online_rule(sizes: dict[str, int]) -> None:
+    frame, chosen = frame_of(sizes), SampleSettings(method="buffer", count=100_000, in_class_share=0.6)
+    labels = frame["label"].tolist()
+    total = total_relevance(labels, chosen.weights)
+    expected = every_triplet(labels, chosen, lambda r, j: min(1, r / total[j]) if r else 0, lambda _: 1)
+    assert agrees(sample_triplets(frame, chosen).frame[["query", "positive", "negative"]].to_numpy(), expected)
+
+
+@pytest.mark.parametrize("method", ["relevance", "buffer"])
+@pytest.mark.parametrize("margin", [0.1, 0.25, 0.5, 0.6])
+def test_the_margin_is_always_kept_and_no_triplet_leaves_its_split(photographs: pd.DataFrame, method: str, margin: float) -> None:
+    drawn = sample_triplets(photographs, SampleSettings(method=method, margin=margin, buffer_size=4)).frame
+    assert (drawn["relevance_positive"] - drawn["relevance_negative"]).min() >= margin
+    assert (drawn["query"] != drawn["positive"]).all()
+    assert set(drawn["split"]) == {"train", "val", "test"}
+    splits = photographs["split"].to_numpy()
+    assert all((splits[drawn[name]] == drawn["split"]).all() for name in ("query", "positive", "negative"))
+
+
+@pytest.mark.parametrize("method", ["relevance", "buffer"])
+def test_count_is_the_number_of_train_triplets_and_the_other_splits_keep_theirs(photographs: pd.DataFrame, method: str) -> None:
+    drawn = sample_triplets(photographs, SampleSettings(method=method, count=77, positives=2, negatives=3))
+    assert len(drawn.of("train")) == 77
+    assert len(drawn.of("val")) == (photographs["split"] == "val").sum() * 6
+
+
+def test_photographs_that_stream_by_in_chunks_all_take_part() -> None:
+    frame = pd.DataFrame({"label": [f"{i % 3}/{i % 7}" for i in range(2 * CHUNK + 5)], "split": "train"})
+    drawn = sample_triplets(frame, SampleSettings(method="buffer", count=20_000, buffer_size=50)).frame
+    assert len(drawn) == 20_000
+    # Buffers that did not go on after the first chunk would hold 150.
+    assert 150 < len(np.unique(drawn["query"])) <= 3 * 150
+
+
+@pytest.mark.parametrize("method", ["relevance", "buffer"])
+def test_where_no_relevances_differ_by_the_margin_training_is_refused(method: str) -> None:
+    with pytest.raises(DataError, match=r"no triplet whose relevances differ by 0\.1"):
+        sample_triplets(frame_of({"a": 5, "b": 5}), SampleSettings(method=method, in_class_share=1))
+    with pytest.raises(DataError, match="no triplet whose relevances differ by 2"):
+        sample_triplets(frame_of(TREE), SampleSettings(method=method, margin=2))
+
+
+@pytest.mark.parametrize(("method", "labels"), [("uniform", {"Vegetables/Onion/Red"}), ("relevance", set()), ("buffer", set())])
+def test_photographs_that_can_be_no_query_are_told(photographs: pd.DataFrame, method: str, labels: set[str]) -> None:
+    settings = SampleSettings(method=method, positives=3, negatives=300)
+    alone = lonely(photographs, settings)
+    assert set(photographs["label"][alone]) == labels
+    assert len(alone) == 3 * len(labels)
+    assert set(alone) == set(photographs.index) - set(sample_triplets(photographs, settings).frame["query"])
+
+
+def test_in_a_split_of_one_class_nobody_can_ask() -> None:
+    frame = pd.concat([frame_of({"a": 3, "b": 2}), frame_of({"a": 3}, "val")], ignore_index=True)
+    assert lonely(frame, SampleSettings()).tolist() == [5, 6, 7]
+
+
+@pytest.fixture
+def listed(photographs: pd.DataFrame) -> pd.DataFrame:
+    """Photographs with paths."""
+    return photographs.assign(path=[f"{label}/{row}.jpg" for row, label in enumerate(photographs["label"])])
+
+
+def test_train_triplets_come_from_the_file_and_the_others_are_drawn(listed: pd.DataFrame, tmp_path: Path) -> None:
+    drawn, file = sample_triplets(listed, SampleSettings()), tmp_path / "t.txt"
+    mine = drawn.of("train").sample(20, random_state=0)
+    write_triplet_file(file, mine, listed["path"].tolist(), "/photographs")
+    found = sample_triplets(listed, SampleSettings(file=str(file)))
+    assert found.of("train").equals(mine.reset_index(drop=True))
+    assert all(found.of(split).reset_index(drop=True).equals(drawn.of(split).reset_index(drop=True)) for split in ("val", "test"))
+    assert set(listed["split"][lonely(listed, SampleSettings(file=str(file)))]) == {"val", "test"}
+
+
+def test_a_line_of_the_file_with_a_photograph_of_another_split_is_named(listed: pd.DataFrame, tmp_path: Path) -> None:
+    paths, file = listed["path"].tolist(), tmp_path / "t.txt"
+    train, val = (np.flatnonzero(listed["split"] == split) for split in ("train", "val"))
+    write_triplet_file(file, pd.DataFrame([train[:3], [*train[:2], val[0]]], columns=["query", "positive", "negative"]), paths)
+    with pytest.raises(DataError, match=rf"t\.txt, line 2: {paths[val[0]]} is not in the train split"):
+        sample_triplets(listed, SampleSettings(file=str(file)))
+
+
+def test_an_empty_file_is_refused(listed: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("")
+    with pytest.raises(DataError, match=r"t\.txt holds no triplets"):
+        sample_triplets(listed, SampleSettings(file=str(tmp_path / "t.txt")))
+
+
+def test_settings_know_the_content_of_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "t.txt"
+    with pytest.raises(ValidationError, match=r"t\.txt does not exist"):
+        SampleSettings(file=str(file))
+    file.write_text("a,b,c\n")
+    before = SampleSettings(file=str(file))
+    assert SampleSettings(**before.model_dump()) == before
+    file.write_text("a,c,b\n")
+    assert SampleSettings(**before.model_dump()) != before

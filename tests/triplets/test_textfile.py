@@ -1,14 +1,25 @@
 """The seed's triplet file: three names a line, whatever the names are."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from deeprank.errors import DataError
-from deeprank.triplets.textfile import read_triplet_file, write_triplet_file
+from deeprank.triplets.textfile import HINT, read_triplet_file, write_triplet_file
 
-PATHS = ["x/a.jpg", "x/a b,c.jpg", 'y/"quoted".jpg', "y/Äpfel 苹果.jpg", "z/line\nbreak.jpg", " leading.jpg"]
+PATHS = [
+    "x/a.jpg",
+    "x/a b,c.jpg",
+    'y/"quoted".jpg',
+    "y/Äpfel 苹果.jpg",
+    "z/line\nbreak.jpg",
+    " leading.jpg",
+    "z/car\rriage.jpg",
+    "z/both\r\n.jpg",
+]
 
 
 def _frame(*triplets: tuple[int, int, int]) -> pd.DataFrame:
@@ -24,7 +35,7 @@ def test_a_line_is_query_positive_negative_without_a_header(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("prefix", ["", "data", "./data/", "/", "with,comma"])
 def test_what_was_written_is_read_again_whatever_the_names(tmp_path: Path, prefix: str) -> None:
-    frame = _frame((0, 1, 2), (3, 4, 5), (5, 4, 0), (0, 1, 2))
+    frame = _frame((0, 1, 2), (3, 4, 5), (5, 4, 0), (6, 7, 2), (0, 1, 2))
     write_triplet_file(tmp_path / "t.txt", frame, PATHS, prefix)
     assert read_triplet_file(tmp_path / "t.txt", PATHS, prefix).equals(frame)
 
@@ -40,15 +51,71 @@ def test_lines_that_end_as_on_windows_are_read(tmp_path: Path) -> None:
     assert read_triplet_file(tmp_path / "t.txt", ["a", "b", "c"]).to_numpy().tolist() == [[0, 1, 2], [2, 1, 0]]
 
 
+def _read(tmp_path: Path, text: str | bytes, paths: list[str], prefix: str = "", train: np.ndarray | None = None) -> list[list[int]]:
+    (tmp_path / "t.txt").write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_triplet_file(tmp_path / "t.txt", paths, prefix, train).to_numpy().tolist()
+
+
+def test_a_byte_order_mark_and_empty_lines_are_no_names(tmp_path: Path) -> None:
+    text = "\ufeffa,b,c\n\n\r\nc,b,a\n\n"
+    assert _read(tmp_path, text, ["a", "b", "c"]) == [[0, 1, 2], [2, 1, 0]]
+
+
+@pytest.mark.parametrize("prefix", ["data", "./data/", "data/../data"])
+def test_names_may_be_relative_or_absolute_or_with_the_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = f"x/a.jpg,data/x/b.jpg,{tmp_path}/data/y/c.jpg\n./x/a.jpg,./data/x/b.jpg,data//y/c.jpg\n"
+    assert _read(tmp_path, text, ["x/a.jpg", "x/b.jpg", "y/c.jpg"], prefix) == [[0, 1, 2], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("folder", ["/", "/srv/photo graphs/", "../mine/"])
+def test_the_folder_that_all_names_have_in_common_is_found(tmp_path: Path, folder: str) -> None:
+    paths = ["x/a.jpg", "x/b.jpg", "y/c.jpg"]
+    assert _read(tmp_path, ",".join(folder + path for path in paths), paths) == [[0, 1, 2]]
+
+
+def test_a_name_is_not_taken_for_another_of_its_end(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 2: new/x/a\.jpg is not among the photographs"):
+        _read(tmp_path, "x/b.jpg,x/a.jpg,y/c.jpg\nnew/x/a.jpg,x/b.jpg,y/c.jpg\n", ["x/a.jpg", "x/b.jpg", "y/c.jpg"])
+    with pytest.raises(DataError, match=r"line 1: other/x/b\.jpg is not among the photographs"):
+        _read(tmp_path, "mine/x/a.jpg,other/x/b.jpg,mine/y/c.jpg\n", ["x/a.jpg", "x/b.jpg", "y/c.jpg"])
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("a,b,c\na,b\n", "line 2: 2 names instead of query,positive,negative"),
+        ("a\n", "line 1: 1 name instead"),
         ("a,b,c,a\n", "line 1: 4 names"),
         ("a,b,c\nb,a,d\n", "line 2: d is not among the photographs"),
+        ("a,b,c\n\n\nb,a,\n", "line 4: an empty name is not among the photographs"),
+        ('a,b,"li\r\nne"\n\nb,a,d\n', "line 4: d is not among the photographs"),
+        ('a,b,c\n"x\ny",a,b\n', "line 2: x\ny is not among the photographs"),
+        ('a,b,c\na,"b,c\na,b,c\n', "line 2: unexpected end of data; a name with a comma stands in quotes"),
+        ('a,b,c\na,"b"x,c\n', "line 2: ',' expected after '\"'; a name with a comma stands in quotes"),
+        (b"a,b,c\na,b,\xe4.jpg\n", "line 2: \\xe4.jpg is not among the photographs"),
     ],
 )
-def test_a_wrong_line_is_named_and_shifts_nothing(tmp_path: Path, text: str, complaint: str) -> None:
-    (tmp_path / "t.txt").write_text(text)
-    with pytest.raises(DataError, match=rf"t\.txt, {complaint}"):
-        read_triplet_file(tmp_path / "t.txt", ["a", "b", "c"])
+def test_a_wrong_line_is_named_and_shifts_nothing(tmp_path: Path, text: str | bytes, complaint: str) -> None:
+    with pytest.raises(DataError, match=re.escape(f"t.txt, {complaint}")):
+        _read(tmp_path, text, ["a", "b", "c", "li\r\nne"])
+
+
+def test_the_first_few_wrong_lines_are_told_in_their_order(tmp_path: Path) -> None:
+    lines = ["a,b,c", "a,b", "a,b,d", *["a,b,c"] * 10, "a", *["a,e,b"] * 9]
+    with pytest.raises(DataError) as told:
+        _read(tmp_path, "\n".join(lines), ["a", "b", "c"])
+    assert re.findall(r"line (\d+)", str(told.value)) == ["2", "3", "14", "15", "16"]
+    assert "and 7 more lines" in str(told.value)
+    assert str(told.value).endswith(HINT)
+
+
+def test_all_three_photographs_must_be_in_the_train_split_where_it_is_given(tmp_path: Path) -> None:
+    assert _read(tmp_path, "a,b,c\n", ["a", "b", "c", "d"], train=np.array([0, 1, 2])) == [[0, 1, 2]]
+    with pytest.raises(DataError, match=r"line 2: d is not in the train split\nline 3: e is not among the photographs"):
+        _read(tmp_path, "a,b,c\na,b,d\ne,a,b\n", ["a", "b", "c", "d"], train=np.array([0, 1, 2]))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.txt cannot be read: No such file"):
+        read_triplet_file(tmp_path / "none.txt", ["a"])

@@ -1,0 +1,100 @@
+"""Which number format is faster here, measured in two seconds before a training starts."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from deeprank.model.network import Embedder, EmbeddingNet
+
+logger = logging.getLogger(__name__)
+
+# A gain smaller than this may be noise, and a choice by noise would give other weights another time.
+WORTH_IT = 1.2
+BATCH = 16
+
+Choice = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Whether each phase computes in bfloat16: the stages that keep their weights, those that learn, the look at val."""
+
+    frozen: bool
+    learning: bool
+    looking: bool
+
+
+def choose(choice: Choice, net: EmbeddingNet, size: int) -> Precision:
+    """Return the precision of each phase of training a net on photographs of `size` pixels; `auto` measures and says why."""
+    if choice != "auto":
+        return Precision(*[choice == "bf16"] * 3)
+    device = net.mean.device
+    pixels = net.pixels(torch.zeros(BATCH, 3, size, size, dtype=torch.uint8, device=device))
+    with torch.no_grad():
+        shared = net.lower(pixels)
+
+    def learn() -> None:
+        net.upper(shared).float().sum().backward()
+
+    jobs: dict[str, Callable[[], object]] = {
+        "frozen": torch.no_grad()(lambda: net.lower(pixels)),
+        "learning": learn,
+        "looking": torch.no_grad()(lambda: net(pixels)),
+    }
+    gains = {name: _gain(job, device) for name, job in jobs.items()}
+    net.zero_grad(set_to_none=True)
+    logger.info(
+        "bfloat16 against fp32 on this machine: %s; it is used from %.1f times on",
+        ", ".join(
+            f"{name} stages {gain:.2f} times as fast" if name != "looking" else f"forward {gain:.2f}" for name, gain in gains.items()
+        ),
+        WORTH_IT,
+    )
+    return Precision(**{name: gain >= WORTH_IT for name, gain in gains.items()})
+
+
+def _gain(job: Callable[[], object], device: torch.device) -> float:
+    """Return how many times as fast a job is in bfloat16: the best of several runs each, by turns, as others may use the machine."""
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for bf16 in [False, True] * 5:
+        start = time.perf_counter()
+        with autocast(bf16, device):
+            job()
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        times[bf16].append(time.perf_counter() - start)
+    return min(times[False]) / min(times[True])
+
+
+def autocast(bf16: bool, device: torch.device) -> torch.autocast:
+    """Return the context in which a phase computes."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
+def learn(net: EmbeddingNet, images: Tensor, precision: Precision) -> Tensor:
+    """Embed a batch (n, 3, s, s) for training: the frozen stages without a graph, each part in its own precision."""
+    pixels = net.pixels(images)
+    with torch.no_grad(), autocast(precision.frozen, images.device):
+        shared = net.lower(pixels)
+    with autocast(precision.learning, images.device):
+        features: Tensor = net.upper(shared.float())
+    return net.embed(pixels, features.float())
+
+
+class Looking(Embedder):
+    """A net in evaluation, in the precision of looking."""
+
+    def __init__(self, net: Embedder, precision: Precision) -> None:
+        super().__init__()
+        self.net, self.bf16, self.dimensions = net, precision.looking, net.dimensions
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed a batch."""
+        with autocast(self.bf16, images.device):
+            found: Tensor = self.net(images)
+        return found.float()

@@ -1,0 +1,70 @@
+"""Where a training starts: the head sees what the ConvNet's features already tell, the losses' class vectors the class means."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
+
+from deeprank.data.catalogue import Catalogue
+from deeprank.model.embedding import embed_catalogue
+from deeprank.model.network import Embedder, EmbeddingNet
+from deeprank.model.preprocessing import Preprocessing
+from deeprank.training.losses import WeightedLosses
+from deeprank.training.precision import Looking, Precision
+
+
+class _Features(Embedder):
+    """The ConvNet without a head."""
+
+    def __init__(self, net: EmbeddingNet) -> None:
+        super().__init__()
+        self.net, self.dimensions = net, net.width
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.net.upper(self.net.lower(self.net.pixels(images)))
+        return features.float()
+
+
+@torch.no_grad()
+def start_from_features(
+    net: EmbeddingNet,
+    loss: WeightedLosses,
+    catalogue: Catalogue,
+    rows: npt.NDArray[np.int64],
+    classes: npt.NDArray[np.int64],
+    size: int,
+    precision: Precision,
+) -> None:
+    """Set a linear head to the principal components of the features, half whitened, and class vectors to the class means.
+
+    A random head would first pull the ConvNet's features apart while it learns what they already tell.
+
+    Args:
+        net: whose head is set, where it is linear and stands directly on the ConvNet.
+        loss: whose class vectors are set, where it keeps any.
+        catalogue: of the photographs.
+        rows, classes: (n,) of its frame, and the class number of each.
+        size: pixels to look at them with.
+        precision: of looking.
+
+    """
+    if not isinstance(net.head, nn.Linear) or net.head.in_features != net.width or len(net.hidden):
+        return
+    found = embed_catalogue(Looking(_Features(net), precision), Preprocessing(size=size), catalogue, rows, "looking at the photographs")
+    features = torch.from_numpy(found).to(net.mean.device)
+    length = features.norm(dim=1).mean()
+    directions = normalize(features)
+    centre = directions.mean(0)
+    _, singular, components = torch.linalg.svd(directions - centre, full_matrices=False)
+    kept = min(net.head.out_features, len(components))
+    # More dimensions than photographs: the rest of the head keeps its random start.
+    weight = components[:kept] / singular[:kept, None].clamp(min=1e-6).sqrt()
+    scale = linear(directions - centre, weight).norm(dim=1).mean()
+    net.head.weight[:kept] = weight / (length * scale)
+    net.head.bias.zero_()
+    net.head.bias[:kept] = -(weight @ centre) / scale
+    embeddings = normalize(net.head(features))
+    number = torch.from_numpy(classes).to(embeddings.device)
+    sums = torch.zeros(int(number.max()) + 1, embeddings.shape[1], device=embeddings.device).index_add_(0, number, embeddings)
+    loss.start_from(normalize(sums))
