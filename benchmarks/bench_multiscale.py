@@ -24,8 +24,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each (default: 3)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    settings = train_section(options.config) | {"epochs": options.epochs}
-    network = settings.get("network", {}) | {"backbone": options.backbone, "weights": options.weights}
+    # Both heads start at random: one on the ConvNet alone could start better, and hide what the branches add.
+    settings = train_section(options.config) | {"epochs": options.epochs, "head_start": False}
+    network = settings.get("network", {}) | {"backbone": options.backbone, "weights": options.weights, "general": 0}
     runs: list[Spec] = []
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(folder)

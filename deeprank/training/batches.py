@@ -69,21 +69,17 @@ def triplet_batches(triplets: npt.NDArray[np.int64], per_batch: int, rng: np.ran
 
 
 class TrainingBatches:
-    """An epoch's batches, each with its number and its photographs as search sees them, uint8 (n, 3, size, size).
+    """An epoch's batches: photographs as search sees them, uint8 (n, 3, size, size); a thread decodes the next ones meanwhile."""
 
-    Where several processes share a training, each takes every `of`-th batch, from its own number on.
-    """
-
-    def __init__(self, catalogue: Catalogue, batches: list[Batch], size: int, decoders: Executor, rank: int = 0, of: int = 1) -> None:
+    def __init__(self, catalogue: Catalogue, batches: list[Batch], size: int, decoders: Executor) -> None:
         self.catalogue, self.batches, self.decoders, self.preprocessing = catalogue, batches, decoders, Preprocessing(size=size)
-        self.numbers = range(rank, len(batches) - len(batches) % of, of)
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.batches)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        return zip(in_background([partial(self._load, number) for number in self.numbers]), self.numbers, strict=True)
+    def __iter__(self) -> Iterator[Tensor]:
+        return in_background([partial(self._load, batch) for batch in self.batches])
 
-    def _load(self, number: int) -> Tensor:
-        jpegs = self.catalogue.photographs(self.batches[number].photographs)
+    def _load(self, batch: Batch) -> Tensor:
+        jpegs = self.catalogue.photographs(batch.photographs)
         return torch.stack(list(self.decoders.map(self.preprocessing, jpegs)))

@@ -19,6 +19,7 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.nn.parallel import data_parallel
 from torch.optim.swa_utils import AveragedModel
 
 from deeprank.data.catalogue import Catalogue
@@ -33,7 +34,7 @@ from deeprank.settings import Settings
 from deeprank.training.augmentation import AugmentSettings, change_light, source_size, warp
 from deeprank.training.batches import Batch, TrainingBatches, class_batches, triplet_batches
 from deeprank.training.losses import LossSettings, WeightedLosses
-from deeprank.training.precision import Choice, Looking, Precision, choose, learn
+from deeprank.training.precision import Choice, Learning, Looking, Precision, choose
 from deeprank.training.progress import Bar
 from deeprank.training.start import start_from_features
 from deeprank.triplets.relevance import RelevanceWeights, levels, relevance
@@ -73,7 +74,7 @@ class TrainSettings(Settings):
         average: decay a step of the moving average of the weights, which is what is kept; 0: the last weights.
         patience: stop after so many epochs without a better val.recall_at_1, and keep the best epoch's weights; 0: never.
         precision: fp32, bf16, or auto: what is faster on this machine, measured for each phase.
-        devices: how many accelerators or processes share the training; auto: every accelerator there is.
+        devices: how many GPUs of one machine share each batch, whose embeddings meet in one loss; auto: all there are.
         seed: of everything random.
 
     """
@@ -136,7 +137,7 @@ def fit(
     checkpoint = checkpoints / f"{training_key(triplets, settings)}.ckpt" if checkpoints else None
     trainer = pl.Trainer(
         max_epochs=settings.epochs,
-        devices=settings.devices if torch.accelerator.is_available() or settings.devices != "auto" else 1,
+        devices=1,
         reload_dataloaders_every_n_epochs=1,
         callbacks=[Bar()],
         logger=False,
@@ -201,10 +202,12 @@ class _Training(pl.LightningModule):
         self.net = EmbeddingNet(settings.network).to(device()).to(memory_format=torch.channels_last)
         self.original = [copy.deepcopy(self.net.upper)] if settings.network.general else []
         self.loss = WeightedLosses(settings.losses, torch.from_numpy(relevances), self.net.dimensions).to(device())
+        there = torch.cuda.device_count()
+        self.gpus = list(range(there if settings.devices == "auto" else min(settings.devices, there)))
         self.precision = choose(settings.precision, self.net, settings.train_sizes[0])
         if settings.head_start and settings.network.weights != "none":
             start_from_features(self.net, self.loss, catalogue, self.rows, self.classes, settings.train_sizes[0], self.precision)
-        self.average = AveragedModel(self.net, multi_avg_fn=self._average) if settings.average else None
+        self.average = AveragedModel(self.net, multi_avg_fn=self._average).requires_grad_(False) if settings.average else None
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.losses: list[Tensor] = []
         self.reported: list[tuple[str, float, int]] = []
@@ -221,8 +224,7 @@ class _Training(pl.LightningModule):
 
     def _report(self, name: str, value: float, epoch: int) -> None:
         self.reported.append((name, value, epoch))
-        if self.global_rank == 0:
-            self.reporter.metric(name, value, epoch)
+        self.reporter.metric(name, value, epoch)
 
     def train_dataloader(self) -> TrainingBatches:
         settings, epoch = self.settings, self.current_epoch
@@ -233,8 +235,7 @@ class _Training(pl.LightningModule):
             self.batches = triplet_batches(self.drawn, settings.triplets_per_batch, rng)
         self.size = settings.train_sizes[epoch * len(settings.train_sizes) // settings.epochs]
         of_catalogue = [Batch(self.rows[batch.photographs]) for batch in self.batches]
-        shared = (self.global_rank, self.trainer.world_size)
-        return TrainingBatches(self.catalogue, of_catalogue, source_size(self.size), self.decoders, *shared)
+        return TrainingBatches(self.catalogue, of_catalogue, source_size(self.size), self.decoders)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         groups = parameter_groups(self.net, self.loss, self.settings)
@@ -260,12 +261,11 @@ class _Training(pl.LightningModule):
         self.net.train()
         self.losses, self.images, self.started = [], 0, time.perf_counter()
 
-    def training_step(self, batch: tuple[Tensor, int], step: int) -> Tensor:
-        images, number = batch
-        rng = np.random.default_rng([self.settings.seed, self.current_epoch, number])
+    def training_step(self, images: Tensor, step: int) -> Tensor:
+        rng = np.random.default_rng([self.settings.seed, self.current_epoch, step])
         warped = warp(images.float(), self.size, self.settings.augment, rng)
-        embeddings = learn(self.net, change_light(warped, self.settings.augment, rng), self.precision)
-        made = self.batches[number]
+        embeddings = self._embed(change_light(warped, self.settings.augment, rng))
+        made = self.batches[step]
         classes = torch.from_numpy(self.classes[made.photographs]).to(embeddings.device)
         triplets = None if made.triplets is None else tuple(torch.from_numpy(made.triplets).to(embeddings.device).T)
         loss: Tensor = self.loss(embeddings, classes, triplets)
@@ -274,6 +274,12 @@ class _Training(pl.LightningModule):
         if step % LOOK_EVERY == 0:
             check_embeddings(embeddings.detach(), loss.detach(), self.current_epoch + 1, step + 1)
         return loss
+
+    def _embed(self, images: Tensor) -> Tensor:
+        learning = Learning(self.net, self.precision)
+        # One process and one loss over the whole batch: as many negatives, and the same weights, on any number of devices.
+        found: Tensor = data_parallel(learning, images, self.gpus) if len(self.gpus) > 1 else learning(images)
+        return found
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         if self.average is not None:

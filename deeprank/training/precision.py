@@ -76,14 +76,21 @@ def autocast(bf16: bool, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
-def learn(net: EmbeddingNet, images: Tensor, precision: Precision) -> Tensor:
-    """Embed a batch (n, 3, s, s) for training: the frozen stages without a graph, each part in its own precision."""
-    pixels = net.pixels(images)
-    with torch.no_grad(), autocast(precision.frozen, images.device):
-        shared = net.lower(pixels)
-    with autocast(precision.learning, images.device):
-        features: Tensor = net.upper(shared.float())
-    return net.embed(pixels, features.float())
+class Learning(Embedder):
+    """A net in training: the frozen stages without a graph, each part in its own precision."""
+
+    def __init__(self, net: EmbeddingNet, precision: Precision) -> None:
+        super().__init__()
+        self.net, self.precision, self.dimensions = net, precision, net.dimensions
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed a batch."""
+        pixels = self.net.pixels(images)
+        with torch.no_grad(), autocast(self.precision.frozen, images.device):
+            shared = self.net.lower(pixels)
+        with autocast(self.precision.learning, images.device):
+            features: Tensor = self.net.upper(shared.float())
+        return self.net.embed(pixels, features.float())
 
 
 class Looking(Embedder):

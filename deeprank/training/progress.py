@@ -5,6 +5,7 @@ import time
 import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 
 class Bar(pl.Callback):
@@ -21,14 +22,14 @@ class Bar(pl.Callback):
         self.progress.start()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: Tensor, batch_idx: int
     ) -> None:
         assert isinstance(outputs, dict)
         if trainer.current_epoch != self.epoch:
             self.epoch, self.images, self.started = trainer.current_epoch, 0, time.perf_counter()
         else:
             # From the epoch's second batch on: the look at val between epochs does not count.
-            self.images += len(batch[0])  # type: ignore[index]
+            self.images += len(batch)
         speed = self.images / max(time.perf_counter() - self.started, 1e-9)
         what = f"training, epoch {self.epoch + 1}"
         self.progress.update(self.task, advance=1, description=what, speed=f"{speed:.0f} images/s, loss {float(outputs['loss']):.3f}")

@@ -87,24 +87,11 @@ def test_triplets_are_divided_once_each_and_a_photograph_is_in_a_batch_once(coun
 ROWS = [np.array([4, 9, 9, 30]), np.array([0, 47]), np.array([3])]
 
 
-def _epoch(catalogue: Catalogue, threads: int, rank: int = 0, of: int = 1) -> list[tuple[torch.Tensor, int]]:
-    with ThreadPoolExecutor(threads) as decoders:
-        batches = TrainingBatches(catalogue, [Batch(rows) for rows in ROWS], 48, decoders, rank, of)
-        assert len(batches) == 3 // of
-        return list(batches)
-
-
 @pytest.mark.parametrize("threads", [1, 4])
 def test_each_image_of_a_batch_is_the_photograph_of_its_row_as_search_sees_it(catalogue: Catalogue, threads: int) -> None:
-    found = _epoch(catalogue, threads)
-    assert [number for _, number in found] == [0, 1, 2]
-    for images, number in found:
-        expected = [Preprocessing(size=48)(jpeg) for jpeg in catalogue.photographs(ROWS[number])]
-        assert torch.equal(images, torch.stack(expected))
-
-
-def test_processes_that_share_a_training_take_different_batches_of_the_same_epoch(catalogue: Catalogue) -> None:
-    alone = {number: images for images, number in _epoch(catalogue, 2)}
-    shared = [_epoch(catalogue, 2, rank, 2) for rank in (0, 1)]
-    assert [[number for _, number in part] for part in shared] == [[0], [1]]
-    assert all(torch.equal(images, alone[number]) for part in shared for images, number in part)
+    with ThreadPoolExecutor(threads) as decoders:
+        batches = TrainingBatches(catalogue, [Batch(rows) for rows in ROWS], 48, decoders)
+        assert len(batches) == 3
+        for images, rows in zip(batches, ROWS, strict=True):
+            expected = [Preprocessing(size=48)(jpeg) for jpeg in catalogue.photographs(rows)]
+            assert torch.equal(images, torch.stack(expected))
