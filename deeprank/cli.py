@@ -114,7 +114,10 @@ def triplets(
     drawn, alone = sample_triplets(frame, settings).frame, len(lonely(frame, settings))
     if alone:
         _warn(f"{alone:,} of {len(frame):,} photographs are alone in their class: they have no positive and are negatives only")
-    output_directory.mkdir(parents=True, exist_ok=True)
+    try:
+        output_directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--output_directory {output_directory}: cannot be made: {error.strerror}; name a folder") from None
     file = output_directory / "triplets.txt"
     write_triplet_file(file, drawn, frame["path"].tolist(), str(input_directory))
     facts = {"file": str(file), "triplets": len(drawn), "photographs": len(frame), "classes": int(frame["label"].nunique())}

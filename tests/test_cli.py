@@ -41,6 +41,13 @@ def test_triplets_writes_the_seeds_file_with_its_four_options(folder: Path, tmp_
     assert all(name.startswith(str(folder)) for name in lines[0].strip('"').split('","'))
 
 
+def test_an_output_directory_that_is_a_file_is_named(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "taken").write_text("")
+    code, _, err = deeprank(monkeypatch, capsys, "triplets", *triplet_options(folder, tmp_path / "taken"))
+    assert code != 0
+    assert f"--output_directory {tmp_path / 'taken'}: cannot be made" in " ".join(err.split())
+
+
 def test_photographs_alone_in_their_class_are_told(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     shutil.copytree(folder, tmp_path / "in")
     photographs = sorted((tmp_path / "in").rglob("*.jpg"))

@@ -32,7 +32,7 @@ from deeprank.model.network import EmbeddingNet, LowResolution, NetworkSettings,
 from deeprank.model.preprocessing import Preprocessing
 from deeprank.reporting import Record
 from deeprank.training import fit as fit_module
-from deeprank.training.batches import Batch, TrainingBatches, class_batches, triplet_batches
+from deeprank.training.batches import Batch, Decoded, TrainingBatches, class_batches, triplet_batches
 from deeprank.training.fit import TrainSettings, fit, parameter_groups
 from deeprank.training.losses import LossSettings, RankingHinge
 from deeprank.triplets.sampling import SampleSettings, Triplets, sample_triplets
@@ -174,7 +174,10 @@ def test_fault_06_shuffling_moves_whole_triplets(catalogue: Catalogue, triplets:
         assert sorted(rows.tolist()) == sorted(drawn.tolist())
         with ThreadPoolExecutor(1) as pool:
             loaded = torch.cat(
-                [images[batch.triplets] for images, batch in zip(TrainingBatches(catalogue, batches, 64, pool), batches, strict=True)]
+                [
+                    images[batch.triplets]
+                    for images, batch in zip(TrainingBatches(batches, Decoded(catalogue, 64, pool)), batches, strict=True)
+                ]
             )
         for images, triplet in zip(loaded, rows, strict=True):
             assert torch.equal(images, torch.stack([preprocessing(jpeg) for jpeg in catalogue.photographs(triplet)]))
@@ -296,7 +299,7 @@ def test_fault_12_training_and_distance_see_a_photograph_in_one_way(bundle: Bund
     rows, (net, preprocessing) = np.arange(4), bundle.load()
     embeddings = embed_catalogue(net, preprocessing, catalogue, rows)
     with ThreadPoolExecutor(1) as pool:
-        (trained_on,) = TrainingBatches(catalogue, [Batch(rows)], preprocessing.size, pool)
+        (trained_on,) = TrainingBatches([Batch(rows)], Decoded(catalogue, preprocessing.size, pool))
 
     def seen(see: Callable[[bytes], Tensor]) -> Tensor:
         return torch.stack([see(jpeg) for jpeg in catalogue.photographs(rows)])
@@ -385,4 +388,4 @@ def test_fault_14_a_photograph_of_a_batch_is_decoded_augmented_and_forwarded_onc
     right(tmp_path / "ours")
     monkeypatch.setattr(fit_module, "triplet_batches", seed)
     _fails(right, tmp_path / "seed")
-    assert (len(decoded), [len(batch) for batch in forwarded]) == (54, [54, 54])
+    assert [len(batch) for batch in forwarded] == [54, 54]

@@ -14,6 +14,9 @@ from deeprank.data.catalogue import Catalogue
 from deeprank.model.embedding import in_background
 from deeprank.model.preprocessing import Preprocessing
 
+# Memory for decoded photographs: 10,000 of 256 pixels.
+KEPT = 2 * 2**30
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -68,18 +71,32 @@ def triplet_batches(triplets: npt.NDArray[np.int64], per_batch: int, rng: np.ran
     return [Batch(photographs, places.reshape(-1, 3)) for photographs, places in (np.unique(part, return_inverse=True) for part in parts)]
 
 
-class TrainingBatches:
-    """An epoch's batches: photographs as search sees them, uint8 (n, 3, size, size); a thread decodes the next ones meanwhile."""
+class Decoded:
+    """Photographs of a catalogue as search sees them, uint8 (3, size, size); those decoded once stay in memory, up to KEPT bytes."""
 
-    def __init__(self, catalogue: Catalogue, batches: list[Batch], size: int, decoders: Executor) -> None:
-        self.catalogue, self.batches, self.decoders, self.preprocessing = catalogue, batches, decoders, Preprocessing(size=size)
+    def __init__(self, catalogue: Catalogue, size: int, decoders: Executor) -> None:
+        self.catalogue, self.decoders, self.preprocessing = catalogue, decoders, Preprocessing(size=size)
+        self.kept: dict[int, Tensor] = {}
+        self.most = KEPT // (3 * size * size)
+
+    def __call__(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Return rows of the catalogue's frame as (n, 3, size, size)."""
+        missing = [row for row in dict.fromkeys(rows.tolist()) if row not in self.kept]
+        jpegs = self.catalogue.photographs(missing) if missing else []
+        fresh = dict(zip(missing, self.decoders.map(self.preprocessing, jpegs), strict=True))
+        found = torch.stack([self.kept[row] if row in self.kept else fresh[row] for row in rows.tolist()])
+        self.kept |= dict(list(fresh.items())[: self.most - len(self.kept)])
+        return found
+
+
+class TrainingBatches:
+    """An epoch's batches of photographs, uint8 (n, 3, size, size); a thread prepares the next ones meanwhile."""
+
+    def __init__(self, batches: list[Batch], decoded: Decoded) -> None:
+        self.batches, self.decoded = batches, decoded
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return in_background([partial(self._load, batch) for batch in self.batches])
-
-    def _load(self, batch: Batch) -> Tensor:
-        jpegs = self.catalogue.photographs(batch.photographs)
-        return torch.stack(list(self.decoders.map(self.preprocessing, jpegs)))
+        return in_background([partial(self.decoded, batch.photographs) for batch in self.batches])

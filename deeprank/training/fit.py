@@ -32,7 +32,7 @@ from deeprank.model.preprocessing import Preprocessing
 from deeprank.reporting import Reporter
 from deeprank.settings import Settings
 from deeprank.training.augmentation import AugmentSettings, change_light, source_size, warp
-from deeprank.training.batches import Batch, TrainingBatches, class_batches, triplet_batches
+from deeprank.training.batches import Batch, Decoded, TrainingBatches, class_batches, triplet_batches
 from deeprank.training.losses import LossSettings, WeightedLosses
 from deeprank.training.precision import Choice, Learning, Looking, Precision, choose
 from deeprank.training.progress import Bar
@@ -80,7 +80,13 @@ class TrainSettings(Settings):
     """
 
     network: NetworkSettings = NetworkSettings()
-    losses: tuple[LossSettings, ...] = Field((LossSettings(name="SupConLoss", arguments={"temperature": 0.1}),), min_length=1)
+    losses: tuple[LossSettings, ...] = Field(
+        (
+            LossSettings(name="CosineSoftmax", arguments={"scale": 16, "margin": 0.1, "smoothing": 0.1}),
+            LossSettings(name="SupConLoss", arguments={"temperature": 0.1}),
+        ),
+        min_length=1,
+    )
     augment: AugmentSettings = AugmentSettings()
     epochs: int = Field(8, ge=1)
     train_sizes: tuple[Size, ...] = Field((128,), min_length=1)
@@ -186,6 +192,7 @@ class _Training(pl.LightningModule):
 
     decoders: ThreadPoolExecutor
     checkpoint: Path | None = None
+    decoded: Decoded | None = None
 
     def __init__(self, catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, reporter: Reporter) -> None:
         super().__init__()
@@ -234,8 +241,9 @@ class _Training(pl.LightningModule):
         else:
             self.batches = triplet_batches(self.drawn, settings.triplets_per_batch, rng)
         self.size = settings.train_sizes[epoch * len(settings.train_sizes) // settings.epochs]
-        of_catalogue = [Batch(self.rows[batch.photographs]) for batch in self.batches]
-        return TrainingBatches(self.catalogue, of_catalogue, source_size(self.size), self.decoders)
+        if self.decoded is None or self.decoded.preprocessing.size != source_size(self.size):
+            self.decoded = Decoded(self.catalogue, source_size(self.size), self.decoders)
+        return TrainingBatches([Batch(self.rows[batch.photographs]) for batch in self.batches], self.decoded)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         groups = parameter_groups(self.net, self.loss, self.settings)

@@ -9,7 +9,7 @@ import torch
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.model.preprocessing import Preprocessing
-from deeprank.training.batches import Batch, TrainingBatches, class_batches, triplet_batches
+from deeprank.training.batches import Batch, Decoded, TrainingBatches, class_batches, triplet_batches
 
 
 def _photographs(batches: list[Batch]) -> list[np.ndarray]:
@@ -88,10 +88,24 @@ ROWS = [np.array([4, 9, 9, 30]), np.array([0, 47]), np.array([3])]
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_each_image_of_a_batch_is_the_photograph_of_its_row_as_search_sees_it(catalogue: Catalogue, threads: int) -> None:
+@pytest.mark.parametrize("kept", [0, 3 * 48 * 48 * 3, 2**30])
+def test_each_image_of_a_batch_is_the_photograph_of_its_row_as_search_sees_it(
+    catalogue: Catalogue, threads: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deeprank.training.batches.KEPT", kept)
     with ThreadPoolExecutor(threads) as decoders:
-        batches = TrainingBatches(catalogue, [Batch(rows) for rows in ROWS], 48, decoders)
+        decoded = Decoded(catalogue, 48, decoders)
+        batches = TrainingBatches([Batch(rows) for rows in ROWS], decoded)
         assert len(batches) == 3
-        for images, rows in zip(batches, ROWS, strict=True):
+        for images, rows in [*zip(batches, ROWS, strict=True), *zip(batches, ROWS, strict=True)]:
             expected = [Preprocessing(size=48)(jpeg) for jpeg in catalogue.photographs(rows)]
             assert torch.equal(images, torch.stack(expected))
+        assert len(decoded.kept) == min(6, kept // (3 * 48 * 48))
+
+
+def test_what_is_kept_is_not_read_again(catalogue: Catalogue) -> None:
+    with ThreadPoolExecutor(1) as decoders:
+        decoded = Decoded(catalogue, 48, decoders)
+        first = decoded(ROWS[0])
+        decoded.catalogue = None
+        assert torch.equal(decoded(ROWS[0][[3, 0]]), first[[3, 0]])

@@ -103,7 +103,7 @@ def test_the_last_point_of_val_is_what_the_saved_bundle_gives(trained: Trained, 
 
 
 def test_the_bundle_says_what_it_was_trained_on_and_how(trained: Trained, catalogue: Catalogue) -> None:
-    facts = {"catalogue": catalogue.fingerprint, "losses": "SupConLoss", "epochs": "2", "seed": "0", "bf16": "none"}
+    facts = {"catalogue": catalogue.fingerprint, "losses": "CosineSoftmax, SupConLoss", "epochs": "2", "seed": "0", "bf16": "none"}
     assert trained.bundle.config["facts"] == facts
     assert NetworkSettings.model_validate(trained.bundle.config["started_from"]) == trained.settings.network
     net, preprocessing = trained.bundle.load()
