@@ -94,7 +94,9 @@ def test_a_changed_line_in_training_runs_training_and_what_its_result_changes(pr
     text = source.read_text()
     source.write_text(text + "\n# The same weights come out.\n")
     assert project.pipeline()["steps"] == dict.fromkeys(STEPS, "cached") | {"ingest": "completed", "train": "completed"}
-    source.write_text(text.replace("weight_decay=self.settings.weight_decay", "weight_decay=2 * self.settings.weight_decay"))
+    changed = text.replace('"weight_decay": settings.weight_decay', '"weight_decay": 2 * settings.weight_decay')
+    assert changed != text
+    source.write_text(changed)
     assert project.pipeline()["steps"] == dict.fromkeys(STEPS, "completed") | {"sample_triplets": "cached"}
     assert len(project.models()) == 2
     source.write_text(text)
