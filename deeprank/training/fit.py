@@ -156,8 +156,6 @@ def fit(
         warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|in eval mode).*")
         module.decoders, module.checkpoint = decoders, checkpoint
         trainer.fit(module, ckpt_path=checkpoint if checkpoint and checkpoint.exists() else None, weights_only=True)
-    if checkpoint:
-        checkpoint.unlink()
     facts = {
         "catalogue": triplets.fingerprint,
         "losses": ", ".join(loss.name for loss in settings.losses),
@@ -165,7 +163,10 @@ def fit(
         "seed": str(settings.seed),
         "bf16": ", ".join(name for name, used in asdict(module.precision).items() if used) or "none",
     }
-    return Bundle.save(folder, module.finished(), settings.network, Preprocessing(size=settings.search_size), facts)
+    bundle = Bundle.save(folder, module.finished(), settings.network, Preprocessing(size=settings.search_size), facts)
+    if checkpoint:
+        checkpoint.unlink()
+    return bundle
 
 
 def training_key(triplets: Triplets, settings: TrainSettings) -> str:
