@@ -29,7 +29,6 @@ from peers import (
     Spec,
     alone,
     forever,
-    keep_statistics,
     open_files,
     ours,
     page,
@@ -50,7 +49,7 @@ from deeprank.model.memory import keep_freed_memory
 from deeprank.model.network import EmbeddingNet
 from deeprank.training.fit import TrainSettings
 from deeprank.training.losses import WeightedLosses
-from deeprank.training.precision import Learning, choose
+from deeprank.training.precision import TrainingNet, choose
 from deeprank.triplets.sampling import SampleSettings, sample_triplets
 
 SEED = "triplets: seed's way"
@@ -66,15 +65,15 @@ def bare(data: Spec, settings: Spec, size: int, seconds: float) -> Spec:
     wanted = TrainSettings.model_validate(settings)
     frame = Catalogue(data["uri"], data["version"]).frame
     classes = int(frame["label"][frame["split"] == "train"].nunique())
-    net = keep_statistics(EmbeddingNet(wanted.network).to(device(), memory_format=torch.channels_last))
-    learning = Learning(net, choose(wanted.precision, net, size))
+    net = EmbeddingNet(wanted.network).to(device(), memory_format=torch.channels_last).train()
+    training = TrainingNet(net, choose(wanted.precision, net, size))
     loss = WeightedLosses(wanted.losses, torch.eye(classes), net.dimensions).to(device())
     parameters = [one for one in [*net.parameters(), *loss.parameters()] if one.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
     labels = torch.arange(min(wanted.classes_per_batch, classes)).repeat_interleave(wanted.images_per_class)
     ready = [torch.rand(len(labels), 3, size, size).mul_(255).contiguous(memory_format=torch.channels_last) for _ in range(4)]
     batches = forever([(images, labels) for images in ready])
-    return repeat(batches, seconds, lambda images, labels: update(optimizer, loss(learning(images), labels)))
+    return repeat(batches, seconds, lambda images, labels: update(optimizer, loss(training(images), labels)))
 
 
 def seed_way(data: Spec, seconds: float, size: int, network: Spec, gap: float = 1.0) -> Spec:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from deeprank.checksums import hash_file
+from deeprank.checksums import hash_file, read_manifest
 from deeprank.errors import ModelError
 from deeprank.model.network import Embedder, NetworkSettings, create_network
 from deeprank.model.preprocessing import Preprocessing
@@ -44,18 +44,8 @@ class Bundle:
     @cached_property
     def config(self) -> dict[str, object]:
         """The parsed config.json."""
-        file = self.folder / "config.json"
-        if not file.exists():
-            raise ModelError(f"{self.folder} is no model bundle: config.json is missing")
-        try:
-            config: dict[str, object] = json.loads(file.read_text())
-            if not {"format", "network", "started_from", "checksums"} <= config.keys():
-                raise ValueError("a key is missing")
-        except (ValueError, AttributeError) as error:
-            raise ModelError(f"{file} is damaged: {error}") from None
-        if config.get("format") != FORMAT:
-            raise ModelError(f"{file}: format {config.get('format')} is not the format {FORMAT} that this version reads")
-        return config
+        keys = {"network", "started_from", "checksums"}
+        return read_manifest(self.folder / "config.json", "is no model bundle", FORMAT, keys)
 
     @property
     def weights_hash(self) -> str:

@@ -6,16 +6,14 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import functional as F
 
+from deeprank.data.photographs import SHORT_SIDE
 from deeprank.settings import Settings
-
-# The short side of stored photographs.
-LARGEST = 256
 
 
 class Preprocessing(Settings):
     """Short side resized to `size` (antialiased, bilinear), then the centre size x size pixels."""
 
-    size: int = Field(192, ge=32, le=LARGEST)
+    size: int = Field(192, ge=32, le=SHORT_SIDE)
 
     def __call__(self, jpeg: bytes) -> Tensor:
         """Return uint8 (3, size, size)."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deeprank.checksums import hash_file
+from deeprank.checksums import hash_file, read_manifest
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ModelError
 from deeprank.model.bundle import Bundle
@@ -63,17 +63,7 @@ class Index:
     @cached_property
     def facts(self) -> dict[str, object]:
         """The parsed index.json, after every file was checked against its checksum."""
-        file = self.folder / "index.json"
-        if not file.exists():
-            raise ModelError(f"{self.folder} holds no index: index.json is missing")
-        try:
-            facts: dict[str, object] = json.loads(file.read_text())
-            if not {"format", "kind", "model", "checksums"} <= facts.keys():
-                raise ValueError("a key is missing")
-        except (ValueError, AttributeError) as error:
-            raise ModelError(f"{file} is damaged: {error}") from None
-        if facts["format"] != FORMAT:
-            raise ModelError(f"{file}: format {facts['format']} is not the format {FORMAT} that this version reads")
+        facts = read_manifest(self.folder / "index.json", "holds no index", FORMAT, {"kind", "model", "checksums"})
         checksums = facts["checksums"]
         assert isinstance(checksums, dict)
         for name, checksum in checksums.items():

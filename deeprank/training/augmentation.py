@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from deeprank.model.preprocessing import LARGEST
+from deeprank.data.photographs import SHORT_SIDE
 from deeprank.settings import Settings
 
 # Rec. 601 luma weights: what saturation leaves alone.
@@ -39,7 +39,7 @@ class AugmentSettings(Settings):
 
 def source_size(size: int) -> int:
     """Return the pixels a photograph is decoded to before a crop of it is taken: some more than the crop's, as stored at most."""
-    return min(LARGEST, round(1.2 * size))
+    return min(SHORT_SIDE, round(1.2 * size))
 
 
 def warp(images: Tensor, size: int, settings: AugmentSettings, rng: np.random.Generator) -> Tensor:

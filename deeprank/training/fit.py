@@ -23,9 +23,10 @@ from torch.nn.parallel import data_parallel
 from torch.optim.swa_utils import AveragedModel
 
 from deeprank.data.catalogue import Catalogue
+from deeprank.data.photographs import SHORT_SIDE
 from deeprank.errors import DataError, TrainingError
 from deeprank.model.bundle import Bundle
-from deeprank.model.embedding import device, embed_catalogue
+from deeprank.model.embedding import BATCH, device, embed_catalogue
 from deeprank.model.memory import keep_freed_memory
 from deeprank.model.network import Embedder, EmbeddingNet, NetworkSettings, SearchNet
 from deeprank.model.preprocessing import Preprocessing
@@ -34,7 +35,7 @@ from deeprank.settings import Settings
 from deeprank.training.augmentation import AugmentSettings, change_light, source_size, warp
 from deeprank.training.batches import Batch, Decoded, TrainingBatches, class_batches, triplet_batches
 from deeprank.training.losses import LossSettings, WeightedLosses
-from deeprank.training.precision import Choice, Learning, Looking, Precision, choose
+from deeprank.training.precision import Choice, InferenceNet, Precision, TrainingNet, choose
 from deeprank.training.progress import Bar
 from deeprank.training.start import start_from_features
 from deeprank.triplets.relevance import RelevanceWeights, levels, relevance
@@ -49,7 +50,7 @@ COLLAPSED = 5e-5
 CENTRE_OF = 1000
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
-Size = Annotated[int, Field(ge=32, le=256)]
+Size = Annotated[int, Field(ge=32, le=SHORT_SIDE)]
 
 
 class TrainSettings(Settings):
@@ -156,6 +157,7 @@ def fit(
         warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|in eval mode).*")
         module.decoders, module.checkpoint = decoders, checkpoint
         trainer.fit(module, ckpt_path=checkpoint if checkpoint and checkpoint.exists() else None, weights_only=True)
+        net = module.finished()
     facts = {
         "catalogue": triplets.fingerprint,
         "losses": ", ".join(loss.name for loss in settings.losses),
@@ -163,7 +165,7 @@ def fit(
         "seed": str(settings.seed),
         "bf16": ", ".join(name for name, used in asdict(module.precision).items() if used) or "none",
     }
-    bundle = Bundle.save(folder, module.finished(), settings.network, Preprocessing(size=settings.search_size), facts)
+    bundle = Bundle.save(folder, net, settings.network, Preprocessing(size=settings.search_size), facts)
     if checkpoint:
         checkpoint.unlink()
     return bundle
@@ -285,9 +287,9 @@ class _Training(pl.LightningModule):
         return loss
 
     def _embed(self, images: Tensor) -> Tensor:
-        learning = Learning(self.net, self.precision)
+        training = TrainingNet(self.net, self.precision)
         # One process and one loss over the whole batch: as many negatives, and the same weights, on any number of devices.
-        found: Tensor = data_parallel(learning, images, self.gpus) if len(self.gpus) > 1 else learning(images)
+        found: Tensor = data_parallel(training, images, self.gpus) if len(self.gpus) > 1 else training(images)
         return found
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
@@ -313,7 +315,7 @@ class _Training(pl.LightningModule):
         self._report("train.images_per_second", self.images / (time.perf_counter() - self.started), epoch)
         self._report("train.learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], epoch)
         preprocessing = Preprocessing(size=self.settings.search_size)
-        found = validate(Looking(self.averaged, self.precision), preprocessing, self.catalogue, self.triplets)
+        found = validate(InferenceNet(self.averaged, self.precision), preprocessing, self.catalogue, self.triplets)
         for name, value in found.items():
             self._report(f"val.{name}", value, epoch)
         seen = ", ".join(f"val {name} {value:.3f}" for name, value in found.items())
@@ -347,10 +349,8 @@ class _Training(pl.LightningModule):
             return net
         search = SearchNet(net, self.original[0], self.settings.network.general).to(device()).to(memory_format=torch.channels_last)
         some = self.rows[:: -(-len(self.rows) // CENTRE_OF)]
-        preprocessing = Preprocessing(size=self.settings.search_size)
-        parts = np.array_split(some, -(-len(some) // 64))
-        with ThreadPoolExecutor(os.cpu_count()) as decoders:
-            search.centre(torch.stack(list(decoders.map(preprocessing, self.catalogue.photographs(part)))) for part in parts)
+        decoded = Decoded(self.catalogue, self.settings.search_size, self.decoders)
+        search.centre(decoded(part) for part in np.array_split(some, -(-len(some) // BATCH)))
         return search
 
 

@@ -25,8 +25,8 @@ class Precision:
     """Whether each phase computes in bfloat16: the stages that keep their weights, those that learn, the look at val."""
 
     frozen: bool
-    learning: bool
-    looking: bool
+    training: bool
+    inference: bool
 
 
 def choose(choice: Choice, net: EmbeddingNet, size: int) -> Precision:
@@ -43,15 +43,15 @@ def choose(choice: Choice, net: EmbeddingNet, size: int) -> Precision:
 
     jobs: dict[str, Callable[[], object]] = {
         "frozen": torch.no_grad()(lambda: net.lower(pixels)),
-        "learning": learn,
-        "looking": torch.no_grad()(lambda: net(pixels)),
+        "training": learn,
+        "inference": torch.no_grad()(lambda: net(pixels)),
     }
     gains = {name: _gain(job, device) for name, job in jobs.items()}
     net.zero_grad(set_to_none=True)
     logger.info(
         "bfloat16 against fp32 on this machine: %s; it is used from %.1f times on",
         ", ".join(
-            f"{name} stages {gain:.2f} times as fast" if name != "looking" else f"forward {gain:.2f}" for name, gain in gains.items()
+            f"{name} stages {gain:.2f} times as fast" if name != "inference" else f"forward {gain:.2f}" for name, gain in gains.items()
         ),
         WORTH_IT,
     )
@@ -76,7 +76,7 @@ def autocast(bf16: bool, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
-class Learning(Embedder):
+class TrainingNet(Embedder):
     """A net in training: the frozen stages without a graph, each part in its own precision."""
 
     def __init__(self, net: EmbeddingNet, precision: Precision) -> None:
@@ -88,17 +88,17 @@ class Learning(Embedder):
         pixels = self.net.pixels(images)
         with torch.no_grad(), autocast(self.precision.frozen, images.device):
             shared = self.net.lower(pixels)
-        with autocast(self.precision.learning, images.device):
+        with autocast(self.precision.training, images.device):
             features: Tensor = self.net.upper(shared.float())
         return self.net.embed(pixels, features.float())
 
 
-class Looking(Embedder):
-    """A net in evaluation, in the precision of looking."""
+class InferenceNet(Embedder):
+    """A net in evaluation, in the precision of inference."""
 
     def __init__(self, net: Embedder, precision: Precision) -> None:
         super().__init__()
-        self.net, self.bf16, self.dimensions = net, precision.looking, net.dimensions
+        self.net, self.bf16, self.dimensions = net, precision.inference, net.dimensions
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed a batch."""

@@ -11,7 +11,7 @@ from deeprank.model.embedding import embed_catalogue
 from deeprank.model.network import Embedder, EmbeddingNet
 from deeprank.model.preprocessing import Preprocessing
 from deeprank.training.losses import WeightedLosses
-from deeprank.training.precision import Looking, Precision
+from deeprank.training.precision import InferenceNet, Precision
 
 
 class _Features(Embedder):
@@ -46,12 +46,14 @@ def start_from_features(
         catalogue: of the photographs.
         rows, classes: (n,) of its frame, and the class number of each.
         size: pixels to look at them with.
-        precision: of looking.
+        precision: of inference.
 
     """
     if not isinstance(net.head, nn.Linear) or net.head.in_features != net.width or len(net.hidden):
         return
-    found = embed_catalogue(Looking(_Features(net), precision), Preprocessing(size=size), catalogue, rows, "looking at the photographs")
+    found = embed_catalogue(
+        InferenceNet(_Features(net), precision), Preprocessing(size=size), catalogue, rows, "looking at the photographs"
+    )
     features = torch.from_numpy(found).to(net.mean.device)
     length = features.norm(dim=1).mean()
     directions = normalize(features)

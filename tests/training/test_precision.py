@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deeprank.model.network import EmbeddingNet, NetworkSettings
-from deeprank.training.precision import Learning, Looking, Precision, choose
+from deeprank.training.precision import InferenceNet, Precision, TrainingNet, choose
 
 FP32, BF16 = Precision(False, False, False), Precision(True, True, True)
 
@@ -38,11 +38,11 @@ def test_a_measurement_decides_says_why_and_leaves_no_gradient(net: EmbeddingNet
 def test_what_is_faster_by_a_fifth_is_chosen(net: EmbeddingNet, monkeypatch: pytest.MonkeyPatch) -> None:
     gains = iter([1.9, 0.7, 1.21])
     monkeypatch.setattr("deeprank.training.precision._gain", lambda *_: next(gains))
-    assert choose("auto", net, 64) == Precision(frozen=True, learning=False, looking=True)
+    assert choose("auto", net, 64) == Precision(frozen=True, training=False, inference=True)
 
 
 def test_learning_embeds_as_the_net_does_and_leaves_the_frozen_stages_without_gradient(net: EmbeddingNet, images: torch.Tensor) -> None:
-    found = Learning(net, FP32)(images)
+    found = TrainingNet(net, FP32)(images)
     assert torch.allclose(found, net(images), atol=1e-6)
     found.sum().backward()
     assert all(parameter.grad is None for parameter in net.lower.parameters())
@@ -50,7 +50,7 @@ def test_learning_embeds_as_the_net_does_and_leaves_the_frozen_stages_without_gr
 
 
 def test_half_precision_is_near_and_ends_in_float32(net: EmbeddingNet, images: torch.Tensor) -> None:
-    for embedder in (Learning(net, BF16), Looking(net, BF16)):
+    for embedder in (TrainingNet(net, BF16), InferenceNet(net, BF16)):
         found = embedder(images)
         assert found.dtype == torch.float32
         assert not torch.equal(found, net(images))
@@ -58,5 +58,5 @@ def test_half_precision_is_near_and_ends_in_float32(net: EmbeddingNet, images: t
 
 
 def test_a_batch_divided_among_devices_gives_the_embeddings_of_the_whole(net: EmbeddingNet, images: torch.Tensor) -> None:
-    learning = Learning(net, FP32)
-    assert torch.allclose(torch.cat([learning(images[:2]), learning(images[2:])]), learning(images), atol=1e-6)
+    training = TrainingNet(net, FP32)
+    assert torch.allclose(torch.cat([training(images[:2]), training(images[2:])]), training(images), atol=1e-6)

@@ -13,7 +13,7 @@ from deeprank.training.losses import LossSettings, WeightedLosses
 from deeprank.training.precision import Precision
 from deeprank.training.start import start_from_features
 
-FP32 = Precision(frozen=False, learning=False, looking=False)
+FP32 = Precision(frozen=False, training=False, inference=False)
 
 
 def _started(catalogue: Catalogue, settings: NetworkSettings) -> tuple[EmbeddingNet, WeightedLosses, torch.Tensor, np.ndarray]:
