@@ -60,6 +60,7 @@ class TrainSettings(Settings):
         network: which net, and the weights it starts from.
         losses: by name; their weighted sum is minimised.
         augment: how strongly.
+        splits: whose photographs are learnt from; train and val once everything is chosen, which leaves nothing to validate on.
         epochs: an epoch is as many photographs as the triplets have.
         train_sizes: pixels of the square crop in training; several divide the epochs evenly among them, in order.
         search_size: pixels of the photograph afterwards; a net finds more in some more pixels than it was trained on.
@@ -89,6 +90,7 @@ class TrainSettings(Settings):
         min_length=1,
     )
     augment: AugmentSettings = AugmentSettings()
+    splits: tuple[Literal["train"]] | tuple[Literal["train"], Literal["val"]] = ("train",)
     epochs: int = Field(8, ge=1)
     train_sizes: tuple[Size, ...] = Field((128,), min_length=1)
     search_size: Size = 160
@@ -116,19 +118,21 @@ class TrainSettings(Settings):
             raise ValueError(
                 f"batches: triplets trains on those triplets, but the miner or memory of {picking[0]} picks others; remove one"
             )
+        if self.patience and "val" in self.splits:
+            raise ValueError("patience watches the val split, which splits gives to the training; set patience: 0 or splits: [train]")
         return self
 
 
 def fit(
     catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, folder: Path, reporter: Reporter, checkpoints: Path | None = None
 ) -> Bundle:
-    """Train on the photographs of the train triplets and save the model bundle in `folder`.
+    """Train on the photographs of the triplets of `settings.splits` and save the model bundle in `folder`.
 
     With a folder for `checkpoints`, a training that was killed goes on after its last whole epoch when it is started again
     with the same settings and triplets, and ends with the same weights as an unbroken one.
 
     Reports a point an epoch of train.loss, train.images_per_second, train.learning_rate, and of the val split, where
-    there is one, val.recall_at_1 (leave one out) and val.triplet_accuracy, both of the learnt embedding alone.
+    there is one to spare, val.recall_at_1 (leave one out) and val.triplet_accuracy, both of the learnt embedding alone.
 
     Raises:
         DataError: fewer than two classes to train on.
@@ -200,7 +204,7 @@ class _Training(pl.LightningModule):
     def __init__(self, catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, reporter: Reporter) -> None:
         super().__init__()
         self.catalogue, self.triplets, self.settings, self.reporter = catalogue, triplets, settings, reporter
-        drawn = triplets.of("train")[["query", "positive", "negative"]].to_numpy()
+        drawn = np.concatenate([triplets.of(split)[["query", "positive", "negative"]].to_numpy() for split in settings.splits])
         self.rows, places = np.unique(drawn, return_inverse=True)
         self.drawn = places.reshape(-1, 3)
         codes = levels(catalogue.frame["label"].iloc[self.rows].tolist())
@@ -315,7 +319,8 @@ class _Training(pl.LightningModule):
         self._report("train.images_per_second", self.images / (time.perf_counter() - self.started), epoch)
         self._report("train.learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], epoch)
         preprocessing = Preprocessing(size=self.settings.search_size)
-        found = validate(InferenceNet(self.averaged, self.precision), preprocessing, self.catalogue, self.triplets)
+        net = InferenceNet(self.averaged, self.precision)
+        found = {} if "val" in self.settings.splits else validate(net, preprocessing, self.catalogue, self.triplets)
         for name, value in found.items():
             self._report(f"val.{name}", value, epoch)
         seen = ", ".join(f"val {name} {value:.3f}" for name, value in found.items())

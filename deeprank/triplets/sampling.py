@@ -40,7 +40,7 @@ class SampleSettings(Settings):
         buffer_size: buffer: photographs a category.
         file: the seed's triplet file, where the train split's triplets come from instead; val and test are drawn.
         file_checksum: of that file, found by itself, so that a changed file is no cache hit.
-        withheld: share of the classes, picked by a hash of their names, that no train triplet touches: evaluation then tells how
+        withheld: share of the classes, picked by a hash of their names, that no train or val triplet touches: evaluation then tells how
             well classes are told apart that the net was never trained on.
         weights: of graded relevance.
         seed: same seed, same triplets.
@@ -150,8 +150,7 @@ def withheld_labels(labels: Iterable[str], share: float) -> set[str]:
 
 def _splits(photographs: pd.DataFrame, settings: SampleSettings) -> dict[str, Ints]:
     withheld = photographs["label"].isin(withheld_labels(photographs["label"], settings.withheld))
-    out = {split: np.flatnonzero(photographs["split"] == split) for split in ("train", "val", "test")}
-    return out | {"train": out["train"][~withheld.to_numpy()[out["train"]]]}
+    return {split: np.flatnonzero((photographs["split"] == split) & (~withheld | (split == "test"))) for split in ("train", "val", "test")}
 
 
 def _no_triplet(settings: SampleSettings) -> str:

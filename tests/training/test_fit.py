@@ -263,6 +263,18 @@ def test_patience_ends_a_training_and_keeps_its_best_epoch(
     assert found["recall_at_1"] == max(recalls)
 
 
+def test_val_photographs_are_learnt_from_where_asked_and_then_validate_nothing(
+    catalogue: Catalogue, triplets: Triplets, network: NetworkSettings, tmp_path: Path
+) -> None:
+    without, points = _fit(catalogue, triplets, tmp_path / "a", network=network)
+    assert "val.recall_at_1" in {point.name for point in points}
+    other, points = _fit(catalogue, triplets, tmp_path / "b", network=network, splits=("train", "val"))
+    assert not [point.name for point in points if point.name.startswith("val.")]
+    assert other.weights_hash != without.weights_hash
+    with pytest.raises(ValidationError, match="patience watches the val split"):
+        TrainSettings(patience=1, splits=("train", "val"))
+
+
 def test_sgd_trains_too(catalogue: Catalogue, triplets: Triplets, network: NetworkSettings, tmp_path: Path) -> None:
     _, points = _fit(catalogue, triplets, tmp_path, network=network, optimizer="SGD", learning_rate=1e-3)
     assert np.isfinite([point.value for point in points]).all()
