@@ -182,21 +182,56 @@ def evaluate(
     _table(rows)
 
 
+NameOption = Annotated[str, typer.Option("--name", help="Name in the registry.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the champion's history.")]
+
+
 @app.command()
 def models(
-    name: Annotated[str, typer.Option(help="Name in the registry.")] = "deeprank",
+    name: NameOption = "deeprank",
+    history: Annotated[bool, typer.Option("--history", help="Who was champion when, why, and by which run, oldest first.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the releases in the registry, newest first: aliases, figures, and why each is the champion or not."""
+    from deeprank.serving.champion import history as moves
     from deeprank.serving.registry import versions
 
-    found = versions(name)
+    found = [vars(move) for move in moves(name)] if history else versions(name)
     if as_json:
         print(json.dumps(found))
     elif found:
         _table(found)
+    elif history:
+        console.print(f"{name} has had no champion yet; `deeprank models --name {name}` says why.")
     else:
         console.print(f"No release of {name} yet: `deeprank run configs/demo.yaml` makes one.")
+
+
+@app.command()
+def promote(
+    version: Annotated[int, typer.Argument(min=1, help="As in `deeprank models`.")],
+    reason: ReasonOption = "by hand",
+    name: NameOption = "deeprank",
+    anyway: Annotated[bool, typer.Option("--anyway", help="Although the gate held it.")] = False,
+) -> None:
+    """Make a release the champion by hand; a release that the gate held wants --anyway."""
+    from deeprank.serving.champion import promote as promote_version
+
+    move = promote_version(name, version, reason, anyway)
+    console.print(f"{name}: version {move.version} is the champion now, before it {_version(move.before)}")
+
+
+@app.command()
+def rollback(reason: ReasonOption = "by hand", name: NameOption = "deeprank") -> None:
+    """Give the title back to the champion before the present one; twice goes back two."""
+    from deeprank.serving.champion import rollback as roll_back
+
+    move = roll_back(name, reason)
+    console.print(f"{name}: version {move.version} is the champion again, before it {_version(move.before)}")
+
+
+def _version(number: int | None) -> str:
+    return f"version {number}" if number else "none"
 
 
 @app.command()

@@ -5,15 +5,19 @@ import warnings
 from zenml.enums import ExecutionMode
 
 from deeprank.data.ingest import IngestSettings
+from deeprank.evaluation.leakage import LeakageSettings
 from deeprank.search.cluster import ClusterSettings
-from deeprank.serving.registry import RegisterSettings
+from deeprank.serving.register import RegisterSettings
 from deeprank.training.fit import TrainSettings
 from deeprank.triplets.sampling import SampleSettings
 from pipelines.strict import strict_pipeline
 from steps.cluster import cluster_step
+from steps.drift import drift_step
 from steps.evaluate import evaluate_step
 from steps.ingest import ingest_step
+from steps.leakage import leakage_step
 from steps.register import register_step
+from steps.report import report_step
 from steps.sample_triplets import sample_triplets_step
 from steps.tracking import track_cached_steps
 from steps.train import train_step
@@ -25,15 +29,19 @@ warnings.filterwarnings("ignore", message='Field name "register"')
 @strict_pipeline(on_cleanup=track_cached_steps, execution_mode=ExecutionMode.FAIL_FAST)
 def training(
     ingest: IngestSettings = IngestSettings(),
+    leakage: LeakageSettings = LeakageSettings(),
     sample_triplets: SampleSettings = SampleSettings(),
     train: TrainSettings = TrainSettings(),
     cluster: ClusterSettings = ClusterSettings(),
     register: RegisterSettings = RegisterSettings(),
 ) -> None:
-    """Ingest, sample, train, evaluate, cluster, register."""
-    catalogue = ingest_step(ingest)
+    """Ingest, check the splits, sample, train, evaluate, cluster, register, report."""
+    ingested = ingest_step(ingest)
+    catalogue = leakage_step(ingested, leakage)
+    drift = drift_step(catalogue, register.name)
     triplets = sample_triplets_step(catalogue, sample_triplets)
     bundle = train_step(catalogue, triplets, train)
     evaluation = evaluate_step(catalogue, triplets, bundle)
     index = cluster_step(catalogue, bundle, cluster)
-    register_step(catalogue, bundle, index, evaluation, register)
+    release = register_step(ingested, catalogue, triplets, bundle, index, evaluation, register)
+    report_step(ingested, catalogue, drift, triplets, bundle, evaluation, index, release)

@@ -23,7 +23,7 @@ def cache_on_sources(step_file: str, *also: Path) -> CachePolicy:
 
 
 def reached_sources(start: Path) -> set[Path]:
-    """Return the project's files that a file reaches through its imports, itself included."""
+    """Return the project's files that a file reaches through its imports, itself and templates included."""
     reached: set[Path] = set()
     waiting = [start]
     while waiting:
@@ -32,6 +32,9 @@ def reached_sources(start: Path) -> set[Path]:
             continue
         reached.add(file)
         for node in ast.walk(ast.parse(file.read_text())):
+            # A template is named, not imported.
+            if isinstance(node, ast.Constant) and str(node.value).endswith(".j2") and file.with_name(node.value).is_file():
+                reached.add(file.with_name(node.value))
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             elif isinstance(node, ast.Import):

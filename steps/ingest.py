@@ -12,7 +12,7 @@ from deeprank.evaluation.figures import photograph_sheet
 from steps.artifacts.base import new_folder
 from steps.artifacts.catalogue import CatalogueArtifact
 from steps.step import pipeline_step
-from steps.tracking import Tracked, git_commit, log_parameters
+from steps.tracking import Tracked, git_commit, log_parameters, settings_of
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +21,7 @@ logger = logging.getLogger(__name__)
 @pipeline_step(__file__, enable_cache=False)
 def ingest_step(settings: IngestSettings) -> Annotated[CatalogueArtifact, "catalogue"]:
     """Bring the catalogue up to date."""
-    snapshot = get_step_context().pipeline_run.snapshot
-    log_parameters({name: one.config.parameters.get("settings", {}) for name, one in snapshot.step_configurations.items()})
+    log_parameters(settings_of(get_step_context().pipeline_run))
     folder = new_folder()
     reporter = Tracked(folder)
     reporter.note("git.commit", git_commit())

@@ -29,8 +29,9 @@ class FolderMaterializer(BaseMaterializer):
             return data_type(Path(folder))
 
     def save_visualizations(self, data: Artifact) -> dict[str, VisualizationType]:
-        """Show the pictures of the record."""
-        return {f"{self.uri}/{RECORD}/{file.name}": VisualizationType.IMAGE for file in data.record.figures.values()}
+        """Show the pictures of the record, and pages."""
+        pictures = {f"{self.uri}/{RECORD}/{file.name}": VisualizationType.IMAGE for file in data.record.figures.values()}
+        return pictures | {f"{self.uri}/{file.name}": VisualizationType.HTML for file in data.folder.glob("*.html")}
 
     def extract_metadata(self, data: Artifact) -> dict[str, Any]:
         """Show the record's last numbers and its notes."""

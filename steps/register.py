@@ -1,45 +1,51 @@
-"""Bundle, index and evaluation → one model version in the registry."""
+"""Bundle, index and evaluation → one model version in the registry, judged against the champion."""
 
 import logging
 import shutil
 from typing import Annotated
 
-from deeprank.serving.registry import RELEASE_CODE, RegisterSettings, register, release_facts
+from zenml import get_step_context
+
+from deeprank.evaluation.report import model_card
+from deeprank.serving.register import RELEASE_CODE, RegisterSettings, judge, register
 from steps.artifacts.base import RECORD, new_folder
 from steps.artifacts.bundle import BundleArtifact
 from steps.artifacts.catalogue import CatalogueArtifact
 from steps.artifacts.evaluation import EvaluationArtifact
 from steps.artifacts.index import IndexArtifact
 from steps.artifacts.release import ReleaseArtifact
+from steps.artifacts.triplets import TripletsArtifact
 from steps.step import pipeline_step
-from steps.tracking import Tracked
+from steps.tracking import Tracked, flatten, settings_of
 
 logger = logging.getLogger(__name__)
 
 
 @pipeline_step(__file__, RELEASE_CODE)
 def register_step(
-    catalogue: CatalogueArtifact, bundle: BundleArtifact, index: IndexArtifact, evaluation: EvaluationArtifact, settings: RegisterSettings
+    ingested: CatalogueArtifact,
+    catalogue: CatalogueArtifact,
+    triplets: TripletsArtifact,
+    bundle: BundleArtifact,
+    index: IndexArtifact,
+    evaluation: EvaluationArtifact,
+    settings: RegisterSettings,
 ) -> Annotated[ReleaseArtifact, "release"]:
     """Register the release; the champion changes hands where the new one is better."""
-    release = new_folder()
+    folder, release = new_folder(), new_folder()
     for name, part in {"bundle": bundle, "index": index, "evaluation": evaluation}.items():
         shutil.copytree(part.folder, release / name, ignore=shutil.ignore_patterns(RECORD))
-    photographs = catalogue.open()
-    tags = {
-        "catalogue.uri": photographs.uri,
-        "catalogue.version": str(photographs.version),
-        "catalogue.fingerprint": photographs.fingerprint,
-    }
-    registered = register(release, settings, tags)
-    logger.info(
-        "registered %s version %d (%s): %s", registered.name, registered.version, ", ".join(registered.aliases), registered.decision.reason
+    reporter, photographs = Tracked(folder), catalogue.open()
+    decision = judge(photographs, triplets.open(), evaluation.open(), settings, reporter)
+    told = [part.record for part in (ingested, catalogue, triplets, bundle, evaluation, index)] + [reporter]
+    facts = bundle.open().facts
+    card = model_card(
+        settings.name, told, flatten(settings_of(get_step_context().pipeline_run)), int(facts["photographs"]), int(facts["classes"])
     )
-    folder = new_folder()
-    reporter = Tracked(folder)
+    registered = register(release, settings, decision, photographs, card)
+    logger.info("registered %s version %d (%s): %s", registered.name, registered.version, ", ".join(registered.aliases), decision.reason)
     reporter.note("release.version", str(registered.version))
     reporter.note("release.aliases", ", ".join(registered.aliases))
-    reporter.note("release.reason", registered.decision.reason)
     reporter.save()
-    (folder / "release.json").write_text(release_facts(registered))
+    registered.save(folder / "release.json")
     return ReleaseArtifact(folder)

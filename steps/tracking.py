@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
+from zenml.models import PipelineRunResponse
 
 from deeprank.home import PROJECT
 from deeprank.reporting import Record
@@ -94,6 +95,11 @@ def replay(record: Record, run_id: str) -> None:
     client.log_batch(run_id, metrics=metrics, tags=tags)
     for file in record.figures.values():
         client.log_artifact(run_id, str(file), FIGURES)
+
+
+def settings_of(run: PipelineRunResponse) -> dict[str, object]:
+    """Return every step's settings in a pipeline run, defaults included, by step."""
+    return {name: one.config.parameters.get("settings", {}) for name, one in run.snapshot.step_configurations.items()}
 
 
 def log_parameters(parameters: dict[str, object]) -> None:

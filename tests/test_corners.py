@@ -23,7 +23,8 @@ from deeprank.model.network import EmbeddingNet, NetworkSettings
 from deeprank.reporting import Record
 from deeprank.search.cluster import ClusterSettings, cluster
 from deeprank.search.index import Index
-from deeprank.serving.registry import RegisterSettings, latest_release, register
+from deeprank.serving.register import RegisterSettings, register
+from deeprank.serving.registry import latest_release
 from deeprank.training.batches import class_batches
 from deeprank.training.fit import validate
 from deeprank.training.losses import LossSettings, create_loss
@@ -128,7 +129,7 @@ def test_a_dollar_in_a_name_is_a_dollar(tmp_path: Path, label: str) -> None:
 def test_a_class_of_one_photograph_does_not_spoil_the_summary(
     catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, triplets: Triplets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.serving.conftest import make_release
+    from tests.serving.conftest import decision, make_release
 
     monkeypatch.setenv("DEEPRANK_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -141,7 +142,7 @@ def test_a_class_of_one_photograph_does_not_spoil_the_summary(
     folder = make_release(tmp_path / "release", changed, bundle, embeddings, triplets, 0.6)
     with mlflow.start_run(experiment_id=experiment):
         mlflow.set_tag("catalogue.source", "x")
-        register(folder, RegisterSettings(name="lonely"), {})
+        register(folder, RegisterSettings(name="lonely"), decision(0.6, None), catalogue, "card")
     assert latest_release("lonely").example != latest_release("lonely").other
 
 

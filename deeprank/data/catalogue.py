@@ -93,6 +93,15 @@ def append(uri: str, rows: pd.DataFrame, spool: IO[bytes], offset: int) -> None:
     lance.write_dataset(pa.RecordBatchReader.from_batches(SCHEMA, batches()), uri, schema=SCHEMA, mode="append" if offset else "create")
 
 
+def leave_out(catalogue: "Catalogue", rows: Sequence[int], reasons: Sequence[str]) -> "Catalogue":
+    """Return a new version in which rows of `frame` are rejected, each for its reason; the old version stays as it was."""
+    if not len(rows):
+        return catalogue
+    events = catalogue.frame.iloc[list(rows)].assign(status="rejected", reason=list(reasons))
+    lance.write_dataset(pa.Table.from_batches([_batch(events, pa.nulls(len(events), pa.large_binary()))]), catalogue.uri, mode="append")
+    return Catalogue(catalogue.uri, lance.dataset(catalogue.uri).version)
+
+
 def _batch(rows: pd.DataFrame, images: pa.Array) -> pa.RecordBatch:
     small = pa.Table.from_pandas(rows[COLUMNS], pa.schema([SCHEMA.field(name) for name in COLUMNS]), preserve_index=False)
     # Rows of several origins come in several chunks.
@@ -132,6 +141,14 @@ class Catalogue:
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Return the indices into `frame` of a split."""
         return np.flatnonzero(self.frame["split"] == split)
+
+    def pin(self, tag: str) -> None:
+        """Give this version a name of Lance's, so that no clean-up of old versions takes it."""
+        tags = lance.dataset(self.uri).tags
+        if tag in tags.list():
+            tags.update(tag, self.version)
+        else:
+            tags.create(tag, self.version)
 
     @cached_property
     def _dataset(self) -> lance.LanceDataset:

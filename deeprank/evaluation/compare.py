@@ -1,22 +1,26 @@
 """The evaluation of a trained net beside the same net frozen, with its pictures."""
 
-import dataclasses
+import re
 
 import numpy as np
 import numpy.typing as npt
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import DataError
-from deeprank.evaluation.evaluate import Evaluation, evaluate
-from deeprank.evaluation.figures import embedding_map, neighbour_gallery, per_class_bars
+from deeprank.evaluation.evaluate import FIRST, Evaluation, evaluate
+from deeprank.evaluation.figures import confusion, embedding_map, neighbour_gallery, per_class_bars, recall_curve
 from deeprank.evaluation.intervals import Estimate, estimate
+from deeprank.evaluation.neighbours import first_hit_ranks
 from deeprank.model.bundle import Bundle
 from deeprank.model.embedding import embed_catalogue
 from deeprank.model.network import Embedder, EmbeddingNet, NetworkSettings
+from deeprank.model.preprocessing import Preprocessing
 from deeprank.reporting import Reporter
 from deeprank.triplets.sampling import Triplets
 
-GAINS = ("fine.recall_at_1", "fine.map_at_r")
+GAINS = ("fine.recall_at_1", "fine.map_at_r", "ndcg_at_10")
+# A coarse class is reported on its own from so many queries, and the largest so many of them.
+GROUP_QUERIES, GROUPS = 10, 100
 
 
 def evaluate_bundle(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, reporter: Reporter) -> Evaluation:
@@ -24,51 +28,112 @@ def evaluate_bundle(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, re
 
     The frozen net of the same ConvNet, without a head, answers the same queries: its metrics are named baseline.*, and
     gain.* is the mean difference a query. Where classes were kept out of training, seen.* and unseen.* are the metrics of
-    either kind of class among themselves.
+    either kind of class among themselves. The metrics of coarse classes are reported too, see `group_metrics`.
 
     Raises:
         DataError: the test split has no triplet.
 
     """
-    queries, gallery = catalogue.rows("test"), catalogue.rows("train")
-    drawn = triplets.of("test")[["query", "positive", "negative"]].to_numpy()
-    if not len(drawn):
-        raise DataError("the test split has no two photographs of one class beside another class: nothing can be evaluated")
-    rows = np.concatenate([queries, gallery])
+    queries, gallery, drawn = catalogue.rows("test"), catalogue.rows("train"), _test_triplets(triplets)
     labels = catalogue.frame["label"]
     trained_on = np.unique(triplets.of("train")[["query", "positive", "negative"]].to_numpy())
     unseen = ~labels.isin(labels.iloc[trained_on]).to_numpy() & labels.isin(labels.iloc[gallery]).to_numpy()
-    kinds = {"": np.ones(len(labels), dtype=bool)} | ({"seen.": ~unseen, "unseen.": unseen} if unseen[queries].any() else {})
+    kinds = {"": np.ones(len(labels), dtype=bool)}
+    if unseen[queries].any():
+        kinds |= {kind: of for kind, of in {"seen.": ~unseen, "unseen.": unseen}.items() if of[queries].any()}
     net, preprocessing = bundle.load()
 
     def run(net: Embedder, what: str) -> tuple[dict[str, Evaluation], npt.NDArray[np.float32]]:
-        embeddings = np.zeros((len(catalogue.frame), net.dimensions), dtype=np.float32)
-        embeddings[rows] = embed_catalogue(net, preprocessing, catalogue, rows, f"embedding, {what}")
-        return {
-            kind: evaluate(catalogue.frame, embeddings, queries[of[queries]], gallery[of[gallery]], drawn[of[drawn].all(axis=1)])
-            for kind, of in kinds.items()
-        }, embeddings
+        embeddings = _embed(catalogue, net, preprocessing, what)
+        return {kind: _evaluate(catalogue, drawn, embeddings, of) for kind, of in kinds.items()}, embeddings
 
-    baseline, _ = run(frozen_net(bundle), "frozen net")
+    baseline, frozen = run(frozen_net(bundle), "frozen net")
     trained, embeddings = run(net, "trained net")
     metrics: dict[str, Estimate] = {}
     for kind, found in trained.items():
         before = baseline[kind]
         metrics |= {f"{kind}{name}": metric for name, metric in found.metrics.items()}
         metrics |= {f"baseline.{kind}{name}": metric for name, metric in before.metrics.items()}
-        groups = np.unique(catalogue.frame["group"].iloc[found.queries["row"]], return_inverse=True)[1]
+        groups = np.unique(found.queries["group"], return_inverse=True)[1]
         for name in GAINS:
             metrics[f"gain.{kind}{name}"] = estimate((found.queries[name] - before.queries[name]).to_numpy(), groups)
-    for name, metric in metrics.items():
+    before = baseline[""].queries
+    table = trained[""].queries.assign(**{f"baseline.{name}": before[name] for name in GAINS})
+    result = Evaluation(metrics, table)
+    for name, metric in (metrics | group_metrics(result)).items():
         reporter.metric(name, metric.value)
         reporter.metric(f"{name}.low", metric.low)
         reporter.metric(f"{name}.high", metric.high)
     reporter.metric("queries", len(queries))
-    result = dataclasses.replace(trained[""], metrics=metrics)
     reporter.figure("neighbour_gallery", neighbour_gallery(catalogue, embeddings, result.queries, gallery))
+    first_hits = {
+        name: first_hit_ranks(of, labels.tolist(), queries, gallery) for name, of in {"trained": embeddings, "frozen": frozen}.items()
+    }
+    reporter.figure("recall_curve", recall_curve(first_hits))
+    reporter.figure("confusion", confusion(result.queries, labels.iloc[result.queries["nearest"]].tolist()))
     reporter.figure("per_class", per_class_bars(result.per_class()))
-    reporter.figure("embedding_map", embedding_map(embeddings[queries], catalogue.frame["label"].iloc[queries].tolist()))
+    reporter.figure("embedding_map", embedding_map(embeddings[queries], labels.iloc[queries].tolist()))
     return result
+
+
+def embed_and_evaluate(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, what: str) -> Evaluation:
+    """Evaluate any bundle on the catalogue's test split, gallery train; row by row its queries are those of `evaluate_bundle`.
+
+    Args:
+        catalogue: today's, which the bundle need not have been trained on.
+        triplets: of the catalogue.
+        bundle: what embeds.
+        what: name of the net, for the progress bar.
+
+    Raises:
+        DataError: the test split has no triplet.
+        ModelError: the bundle cannot be loaded.
+
+    """
+    drawn = _test_triplets(triplets)
+    net, preprocessing = bundle.load()
+    return _evaluate(catalogue, drawn, _embed(catalogue, net, preprocessing, what), np.ones(len(catalogue.frame), dtype=bool))
+
+
+def group_metrics(evaluation: Evaluation) -> dict[str, Estimate]:
+    """Return recall@1 of the 100 largest coarse classes that have 10 queries, named per_group/<label>.recall_at_1 in the
+    characters and the length that MLflow allows.
+    """  # noqa: D205
+    table = evaluation.per_group()
+    table = (
+        table[(table["queries"] >= GROUP_QUERIES) & table[FIRST].notna()]
+        .sort_values("queries", ascending=False, kind="stable")
+        .head(GROUPS)
+    )
+    return {
+        f"per_group/{re.sub(r'[^A-Za-z0-9_. :/-]', '_', row['label'])[:200]}.recall_at_1": Estimate(
+            row[FIRST], row[f"{FIRST}.low"], row[f"{FIRST}.high"], row["queries"]
+        )
+        for row in table.to_dict("records")
+    }
+
+
+def _test_triplets(triplets: Triplets) -> npt.NDArray[np.int64]:
+    drawn = triplets.of("test")[["query", "positive", "negative"]].to_numpy()
+    if not len(drawn):
+        raise DataError("the test split has no two photographs of one class beside another class: nothing can be evaluated")
+    return drawn
+
+
+def _embed(catalogue: Catalogue, net: Embedder, preprocessing: Preprocessing, what: str) -> npt.NDArray[np.float32]:
+    """Embed the test and train splits; other rows stay zeros."""
+    rows = np.concatenate([catalogue.rows("test"), catalogue.rows("train")])
+    embeddings = np.zeros((len(catalogue.frame), net.dimensions), dtype=np.float32)
+    embeddings[rows] = embed_catalogue(net, preprocessing, catalogue, rows, f"embedding, {what}")
+    return embeddings
+
+
+def _evaluate(
+    catalogue: Catalogue, drawn: npt.NDArray[np.int64], embeddings: npt.NDArray[np.float32], of: npt.NDArray[np.bool_]
+) -> Evaluation:
+    """Evaluate on those rows of the test and train splits that are marked."""
+    queries, gallery = catalogue.rows("test"), catalogue.rows("train")
+    return evaluate(catalogue.frame, embeddings, queries[of[queries]], gallery[of[gallery]], drawn[of[drawn].all(axis=1)])
 
 
 def frozen_net(bundle: Bundle) -> EmbeddingNet:

@@ -10,11 +10,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from deeprank.evaluation.intervals import Estimate, estimate
-from deeprank.evaluation.metrics import query_table, triplet_correct
-from deeprank.triplets.relevance import coarse_labels
+from deeprank.evaluation.metrics import query_table, top_score, triplet_correct
+from deeprank.evaluation.neighbours import nearest
+from deeprank.triplets.relevance import RelevanceWeights, coarse_labels, levels
+from deeprank.triplets.sampling import SampleSettings, sample_triplets
 
-# Metric names are the same in MLflow, in the evaluation's file and in `deeprank evaluate --json`.
-LEVELS = ("fine", "coarse")
+# What the table of queries says beside metrics.
+KEYS = ("row", "label", "coarse", "group", "nearest")
+# The metric whose interval the tables of classes and groups give.
+FIRST = "fine.recall_at_1"
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,11 @@ class Evaluation:
     """Metrics with intervals, and the tables behind them.
 
     Attributes:
-        metrics: by name, e.g. fine.recall_at_1, coarse.map_at_r, triplet_accuracy.
-        queries: a row a query: row (of the catalogue's frame), label, and each metric's value, e.g. fine.recall_at_1.
+        metrics: by name, the same in MLflow, in the file and in `deeprank evaluate --json`: fine.recall_at_1, _5, _10,
+            fine.map_at_r, coarse.…, ndcg_at_10, triplet_accuracy, triplet_accuracy_same_parent (absent where no two classes
+            of the queries share a parent), score_at_top_30 (-1 to 1).
+        queries: a row a query: row (of the catalogue's frame), label, coarse (label), group (of near-duplicates), nearest
+            (row of its first neighbour), and its value of each metric that queries have.
 
     """
 
@@ -31,10 +38,22 @@ class Evaluation:
     queries: pd.DataFrame
 
     def per_class(self) -> pd.DataFrame:
-        """Return each class's mean of every query metric, and its number of queries, worst fine.recall_at_1 first."""
-        columns = [name for name in self.queries if name not in ("row", "label")]
-        table = self.queries.groupby("label")[columns].mean().assign(queries=self.queries.groupby("label").size())
-        return table.sort_values("fine.recall_at_1").reset_index()
+        """Return each class's mean of every query metric, the interval of fine.recall_at_1 (.low, .high), and the number of
+        its queries, worst first.
+        """  # noqa: D205
+        return self._means("label")
+
+    def per_group(self) -> pd.DataFrame:
+        """Return the same of each coarse class, whose name is in `label` too."""
+        return self._means("coarse")
+
+    def _means(self, key: str) -> pd.DataFrame:
+        split = self.queries.groupby(key)
+        found = {label: estimate(part[FIRST].to_numpy(), np.unique(part["group"], return_inverse=True)[1]) for label, part in split}
+        bounds = pd.DataFrame({"low": [one.low for one in found.values()], "high": [one.high for one in found.values()]}, index=list(found))
+        table = split[[name for name in self.queries if name not in KEYS]].mean()
+        table = table.join(bounds.add_prefix(f"{FIRST}.")).assign(queries=split.size())
+        return table.sort_values(FIRST, kind="stable").rename_axis("label").reset_index()
 
     def nested(self) -> dict[str, object]:
         """Return the metrics as `deeprank evaluate --json` prints them: {"fine": {"recall_at_1": …}, …, "intervals": {…}}."""
@@ -50,11 +69,12 @@ class Evaluation:
         return out
 
     def save(self, folder: Path) -> None:
-        """Write metrics.json, queries.parquet and per_class.csv."""
+        """Write metrics.json, queries.parquet, per_class.csv and per_group.csv."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.json").write_text(json.dumps({name: asdict(metric) for name, metric in self.metrics.items()}, indent=1))
         self.queries.to_parquet(folder / "queries.parquet", index=False)
         self.per_class().to_csv(folder / "per_class.csv", index=False)
+        self.per_group().to_csv(folder / "per_group.csv", index=False)
 
     @classmethod
     def load(cls, folder: Path) -> "Evaluation":
@@ -76,19 +96,40 @@ def evaluate(
         frame: of the catalogue; columns label and group.
         embeddings: (len(frame), d) of unit length; only the rows that the other arguments name are looked at.
         queries, gallery: rows of the frame.
-        triplets: (m, 3) rows of the frame.
+        triplets: (m, 3) rows of the frame, all of them among the queries.
 
     """
     labels = frame["label"].tolist()
-    groups = np.unique(frame["group"], return_inverse=True)[1]
-    table = pd.DataFrame({"row": queries, "label": frame["label"].iloc[queries].to_numpy()})
-    metrics: dict[str, Estimate] = {}
-    for level, names in zip(LEVELS, (labels, coarse_labels(labels)), strict=True):
-        codes = np.unique(names, return_inverse=True)[1]
-        found = query_table(embeddings[queries], codes[queries], embeddings[gallery], codes[gallery])
-        for name in found:
-            table[f"{level}.{name}"] = found[name]
-            metrics[f"{level}.{name}"] = estimate(found[name].to_numpy(), groups[queries])
-    correct = triplet_correct(embeddings, triplets)
-    metrics["triplet_accuracy"] = estimate(correct, groups[triplets[:, 0]])
-    return Evaluation(metrics, table)
+    codes, groups = levels(labels), np.unique(frame["group"], return_inverse=True)[1]
+    keys = {"row": queries, "label": frame["label"].to_numpy()[queries], "coarse": np.array(coarse_labels(labels), dtype=object)[queries]}
+    keys["nearest"] = nearest(embeddings, queries, gallery)
+    found = query_table(embeddings[queries], codes[queries], embeddings[gallery], codes[gallery], RelevanceWeights())
+    metrics = {name: estimate(found[name].to_numpy(), groups[queries]) for name in found}
+
+    def of_triplets(values: npt.NDArray[np.float64], drawn: npt.NDArray[np.int64]) -> Estimate:
+        return estimate(values, groups[drawn[:, 0]])
+
+    metrics["triplet_accuracy"] = of_triplets(triplet_correct(embeddings, triplets), triplets)
+    alike = same_parent_triplets(frame, queries)
+    if len(alike):
+        metrics["triplet_accuracy_same_parent"] = of_triplets(triplet_correct(embeddings, alike), alike)
+    metrics["score_at_top_30"] = of_triplets(top_score(embeddings, triplets, queries), triplets)
+    return Evaluation(metrics, pd.DataFrame(keys | {"group": frame["group"].to_numpy()[queries]}).join(found))
+
+
+def same_parent_triplets(frame: pd.DataFrame, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Draw triplets among some rows whose negative is of another class of the query's coarse class, always the same ones.
+
+    Args:
+        frame: of the catalogue; column label.
+        rows: of the frame.
+
+    Returns:
+        (m, 3) rows of the frame: two for each query of which there is one.
+
+    """
+    drawn = sample_triplets(frame[["label"]].iloc[rows].assign(split="test"), SampleSettings(near_share=1, negatives=1)).frame
+    triplets = rows[drawn[["query", "positive", "negative"]].to_numpy()]
+    coarse = np.unique(coarse_labels(frame["label"].tolist()), return_inverse=True)[1]
+    # Queries without such a negative were given another.
+    return triplets[coarse[triplets[:, 0]] == coarse[triplets[:, 2]]]

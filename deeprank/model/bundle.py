@@ -44,8 +44,15 @@ class Bundle:
     @cached_property
     def config(self) -> dict[str, object]:
         """The parsed config.json."""
-        keys = {"network", "started_from", "checksums"}
+        keys = {"network", "started_from", "checksums", "facts"}
         return read_manifest(self.folder / "config.json", "is no model bundle", FORMAT, keys)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What it was trained on, and how."""
+        facts = self.config["facts"]
+        assert isinstance(facts, dict)
+        return facts
 
     @property
     def weights_hash(self) -> str:

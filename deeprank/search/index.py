@@ -83,6 +83,12 @@ class Index:
             index.make_direct_map()
         return index
 
+    def embeddings(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return (len(entries), d) what is indexed of entries, places in `rows`."""
+        _ = self.facts
+        found: npt.NDArray[np.float32] = self._faiss.reconstruct_batch(entries)
+        return found
+
     def require(self, bundle: Bundle) -> None:
         """Refuse a model that is not the one whose embeddings are indexed.
 

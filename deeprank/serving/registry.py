@@ -1,41 +1,23 @@
 """The MLflow registry: one model version is one release, holding bundle, index and evaluation."""
 
-import base64
-import io
-import json
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
-from PIL import Image
-from pydantic import Field
 
 from deeprank.errors import ModelError
 from deeprank.evaluation.evaluate import Evaluation
 from deeprank.evaluation.intervals import Estimate
-from deeprank.evaluation.promotion import Decision, PromotionSettings, decide
 from deeprank.home import home
 from deeprank.model.bundle import Bundle
 from deeprank.search.index import Index
-from deeprank.settings import Settings
 
 PARTS = ("bundle", "index", "evaluation")
-RELEASE_CODE = Path(__file__).with_name("release_model.py")
-
-
-class RegisterSettings(Settings):
-    """Under which name to register, and what the champion must reach."""
-
-    name: str = Field("deeprank", pattern=r"^[A-Za-z0-9_.-]+$")
-    promotion: PromotionSettings = PromotionSettings()
 
 
 @dataclass(frozen=True)
@@ -60,62 +42,6 @@ class Release:
         index = Index(self.folder / "index")
         index.require(self.bundle)
         return index
-
-
-@dataclass(frozen=True)
-class Registered:
-    """What registering came to."""
-
-    name: str
-    version: int
-    aliases: tuple[str, ...]
-    decision: Decision
-
-
-def register(folder: Path, settings: RegisterSettings, tags: dict[str, str]) -> Registered:
-    """Write a release folder as one model version of the active MLflow run; set `challenger`, and `champion` if it is better.
-
-    Args:
-        folder: with bundle/, index/ and evaluation/.
-        settings: name, and what the champion must reach.
-        tags: facts to keep with the version (catalogue version, fingerprint, …).
-
-    """
-    client = MlflowClient()
-    info = mlflow.pyfunc.log_model(
-        name="release",
-        python_model=str(RELEASE_CODE),
-        artifacts={part: str(folder / part) for part in PARTS},
-        pip_requirements=["deeprank"],
-        signature=ModelSignature(inputs=Schema([ColSpec("string", "image")])),
-        input_example=_example(),
-        registered_model_name=settings.name,
-    )
-    version = int(info.registered_model_version)
-    evaluation = Evaluation.load(folder / "evaluation")
-    champion = find(settings.name, "champion")
-    old = Evaluation.load(fetch(champion) / "evaluation").metrics if champion else None
-    decision = decide(evaluation.metrics, old, settings.promotion)
-    facts = tags | {
-        "promotion": "promoted" if decision.promoted else "held",
-        "promotion.reason": decision.reason,
-        "promotion.champion_before": str(champion.version) if champion else "none",
-        "weights": Bundle(folder / "bundle").weights_hash,
-        "fine.recall_at_1": f"{evaluation.metrics['fine.recall_at_1'].value:.4f}",
-    }
-    for key, value in facts.items():
-        client.set_model_version_tag(settings.name, str(version), key, value)
-    aliases = ("challenger", "champion") if decision.promoted else ("challenger",)
-    for alias in aliases:
-        client.set_registered_model_alias(settings.name, alias, str(version))
-    return Registered(settings.name, version, aliases, decision)
-
-
-def _example() -> pd.DataFrame:
-    """Return a question in the form that the registered model takes: a grey square."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 64), "grey").save(buffer, "PNG")
-    return pd.DataFrame({"image": [base64.b64encode(buffer.getvalue()).decode()]})
 
 
 def find(name: str, version_or_alias: str) -> ModelVersion | None:
@@ -182,7 +108,8 @@ def versions(name: str = "deeprank") -> list[dict[str, object]]:
             "created": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
             "recall_at_1": float(version.tags.get("fine.recall_at_1", "nan")),
             "catalogue_version": version.tags.get("catalogue.version", ""),
-            "promotion": version.tags.get("promotion.reason", ""),
+            "gate": version.tags.get("gate.state", ""),
+            "reason": version.tags.get("gate.reason", ""),
             "run_id": version.run_id,
         }
         for version in found
@@ -219,15 +146,9 @@ def latest_release(name: str) -> ReleaseSummary:
     return ReleaseSummary(
         version=int(str(newest["version"])),
         aliases=str(newest["aliases"]),
-        reason=str(newest["promotion"]),
+        reason=str(newest["reason"]),
         metrics=Evaluation.load(release.folder / "evaluation").metrics,
         source=MlflowClient().get_run(str(newest["run_id"])).data.tags["catalogue.source"],
         example=pair["path"].iloc[0],
         other=pair["path"].iloc[1],
     )
-
-
-def release_facts(registered: Registered) -> str:
-    """Return a registered release as JSON."""
-    facts = {"name": registered.name, "version": registered.version, "aliases": registered.aliases}
-    return json.dumps(facts | {"promoted": registered.decision.promoted, "reason": registered.decision.reason}, indent=1)

@@ -164,6 +164,8 @@ def fit(
         net = module.finished()
     facts = {
         "catalogue": triplets.fingerprint,
+        "photographs": str(len(module.rows)),
+        "classes": str(int(module.classes.max()) + 1),
         "losses": ", ".join(loss.name for loss in settings.losses),
         "epochs": str(len({epoch for _, _, epoch in module.reported})),
         "seed": str(settings.seed),

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from mlflow.utils.validation import _validate_metric_name
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import DataError
-from deeprank.evaluation.compare import evaluate_bundle, frozen_net
+from deeprank.evaluation.compare import embed_and_evaluate, evaluate_bundle, frozen_net, group_metrics
 from deeprank.evaluation.evaluate import Evaluation, evaluate
 from deeprank.model.bundle import Bundle
 from deeprank.model.embedding import embed_catalogue
@@ -35,7 +37,22 @@ def _direct(net: EmbeddingNet, catalogue: Catalogue, triplets: Triplets, bundle:
 def test_test_asks_and_train_answers(evaluation: Evaluation, catalogue: Catalogue, triplets: Triplets, bundle: Bundle) -> None:
     expected = _direct(bundle.load()[0], catalogue, triplets, bundle)
     assert {name: evaluation.metrics[name] for name in expected.metrics} == expected.metrics
-    assert evaluation.queries.equals(expected.queries)
+    assert evaluation.queries[expected.queries.columns].equals(expected.queries)
+
+
+def test_any_bundle_answers_the_same_queries_row_by_row(
+    evaluation: Evaluation, catalogue: Catalogue, triplets: Triplets, bundle: Bundle
+) -> None:
+    found = embed_and_evaluate(catalogue, triplets, bundle, "champion")
+    assert {name: evaluation.metrics[name] for name in found.metrics} == found.metrics
+    assert evaluation.queries[found.queries.columns].equals(found.queries)
+
+
+def test_the_frozen_nets_answers_stand_beside_the_trained_nets(evaluation: Evaluation) -> None:
+    for name in ("fine.recall_at_1", "fine.map_at_r"):
+        before = evaluation.queries[f"baseline.{name}"]
+        assert evaluation.metrics[f"baseline.{name}"].value == pytest.approx(before.mean())
+        assert evaluation.metrics[f"gain.{name}"].value == pytest.approx((evaluation.queries[name] - before).mean())
 
 
 def test_the_baseline_is_the_same_convnet_frozen_and_without_a_head(evaluation: Evaluation, bundle: Bundle) -> None:
@@ -51,12 +68,41 @@ def test_every_metric_is_reported_with_its_interval(evaluation: Evaluation, reco
     for name, metric in evaluation.metrics.items():
         assert (reported[name], reported[f"{name}.low"], reported[f"{name}.high"]) == (metric.value, metric.low, metric.high)
     assert reported["queries"] == len(catalogue.rows("test"))
-    assert len(reported) == 3 * len(evaluation.metrics) + 1
+    groups = group_metrics(evaluation)
+    for name, metric in groups.items():
+        assert (reported[name], reported[f"{name}.low"], reported[f"{name}.high"]) == (metric.value, metric.low, metric.high)
+    assert len(reported) == 3 * (len(evaluation.metrics) + len(groups)) + 1
+
+
+def _evaluation(labels: list[str], recall: list[float]) -> Evaluation:
+    """One in which each query is a group of its own."""
+    rows = range(len(labels))
+    table = {"row": rows, "label": [f"{label}/one" for label in labels], "coarse": labels, "group": [f"g{row}" for row in rows]}
+    return Evaluation({}, pd.DataFrame(table | {"fine.recall_at_1": recall}))
+
+
+def test_coarse_classes_of_ten_queries_are_reported_in_names_that_mlflow_allows() -> None:
+    labels = ["Fruit/Äpfel & Birnen"] * 12 + ["small"] * 9 + ["x" * 300] * 10 + ["lacking"] * 10
+    found = group_metrics(_evaluation(labels, [1.0] * 6 + [0.0] * 6 + [1.0] * 19 + [float("nan")] * 10))
+    assert list(found) == ["per_group/Fruit/_pfel _ Birnen.recall_at_1", f"per_group/{'x' * 200}.recall_at_1"]
+    first = next(iter(found.values()))
+    assert (first.value, first.count) == (0.5, 12)
+    assert 0 < first.low < 0.5 < first.high < 1
+    for name in found:
+        _validate_metric_name(f"{name}.high")
+
+
+def test_of_many_coarse_classes_the_hundred_largest_are_reported() -> None:
+    sizes = {f"c{number}": 10 + number % 13 for number in range(130)}
+    labels = [label for label, size in sizes.items() for _ in range(size)]
+    found = group_metrics(_evaluation(labels, [1.0] * len(labels)))
+    assert len(found) == 100
+    assert min(metric.count for metric in found.values()) == sorted(sizes.values())[-100]
 
 
 def test_its_pictures_are_drawn(evaluation: Evaluation, record: Record) -> None:
     assert len(evaluation.queries)
-    assert set(record.figures) == {"neighbour_gallery", "per_class", "embedding_map"}
+    assert set(record.figures) == {"neighbour_gallery", "recall_curve", "confusion", "per_class", "embedding_map"}
 
 
 def test_a_test_split_without_triplets_cannot_be_evaluated(
@@ -65,6 +111,8 @@ def test_a_test_split_without_triplets_cannot_be_evaluated(
     train = Triplets(triplets.of("train"), triplets.fingerprint)
     with pytest.raises(DataError, match="the test split has no two photographs of one class"):
         evaluate_bundle(catalogue, train, bundle, Record(tmp_path))
+    with pytest.raises(DataError, match="the test split has no two photographs of one class"):
+        embed_and_evaluate(catalogue, train, bundle, "champion")
 
 
 def test_the_gain_is_the_mean_difference_a_query(evaluation: Evaluation) -> None:

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
-from deeprank.evaluation.intervals import Estimate, estimate
+from deeprank.evaluation.intervals import Estimate, estimate, share_interval
 
 
 def test_the_value_is_the_mean_and_lies_in_its_interval() -> None:
@@ -58,3 +59,34 @@ def test_of_nothing_there_is_no_mean(values: list[float]) -> None:
     found = estimate(np.array(values), np.arange(len(values)))
     assert found.count == 0
     assert all(math.isnan(number) for number in (found.value, found.low, found.high))
+
+
+def test_a_lower_level_is_narrower_and_noise_is_wider() -> None:
+    values, groups = np.random.default_rng(4).random(400), np.arange(400)
+    plain, narrow, noisy = estimate(values, groups), estimate(values, groups, level=0.5), estimate(values, groups, noise=0.05)
+    assert plain.low < narrow.low < narrow.high < plain.high
+    deviation = math.sqrt(values.var() / 400 + 0.05**2)
+    assert noisy.high - noisy.low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+
+
+@pytest.mark.parametrize(("n", "size"), [(100, 1), (1000, 1), (1000, 4)])
+def test_19_of_20_intervals_hold_the_true_gain(n: int, size: int) -> None:
+    rng, held, cases = np.random.default_rng(5), 0, 300
+    groups = np.arange(n) // size
+    for _ in range(cases):
+        # Of near-duplicates, all gain or lose alike: 9 % gain, 5 % lose.
+        differences = np.repeat(rng.choice([1.0, -1.0, 0.0], n // size, p=[0.09, 0.05, 0.86]), size)
+        found = estimate(differences, groups)
+        held += found.low <= 0.04 <= found.high
+    assert 0.92 <= held / cases <= 0.98
+
+
+def test_a_share_outside_the_interval_is_one_that_the_mid_p_test_refuses() -> None:
+    for successes, trials in ((0, 1), (7, 7), (3, 9), (40, 60)):
+        low, high = share_interval(successes, trials, 0.025)
+        for end, sign in ((low, 1), (high, -1)):
+            at_least = binom.cdf(successes, trials, end) if sign < 0 else binom.sf(successes - 1, trials, end)
+            if 0 < end < 1:
+                assert at_least - 0.5 * binom.pmf(successes, trials, end) == pytest.approx(0.025, abs=1e-6)
+    assert share_interval(0, 1, 0.025)[0] == 0
+    assert share_interval(7, 7, 0.025)[1] == 1

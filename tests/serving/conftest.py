@@ -8,15 +8,16 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.evaluation.evaluate import Evaluation, evaluate
-from deeprank.evaluation.promotion import METRIC, PromotionSettings
+from deeprank.evaluation.promotion import METRIC, Decision, PromotionSettings, decide
 from deeprank.model.bundle import Bundle
 from deeprank.search.cluster import ClusterSettings, cluster
 from deeprank.search.index import Index
-from deeprank.serving.registry import Registered, RegisterSettings, register
+from deeprank.serving.register import Registered, RegisterSettings, register
 from deeprank.triplets.sampling import Triplets
 from tests.conftest import save_untrained
 
@@ -49,6 +50,16 @@ def make_release(folder: Path, catalogue: Catalogue, bundle: Bundle, embeddings:
     return folder
 
 
+def decision(new: float, old: float | None) -> Decision:
+    """Return what the gate says of 200 queries of which the challenger gets a share of `new`, the champion one of `old`."""
+    rows = np.arange(200)
+    tables = [
+        None if share is None else pd.DataFrame({"row": rows, "label": "a/b", METRIC: (rows < 200 * share).astype(float)})
+        for share in (new, old)
+    ]
+    return decide(tables[0], tables[1], rows, PromotionSettings(floor=0.5))
+
+
 @pytest.fixture(scope="package")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An empty MLflow store and state folder."""
@@ -62,14 +73,14 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="package")
 def store(tracking: Path, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, triplets: Triplets, rendered_folder: Path) -> Store:
     """Three releases in a row: above the floor, below the champion, above it."""
-    settings = RegisterSettings(name=NAME, promotion=PromotionSettings(floor=0.5))
+    settings = RegisterSettings(name=NAME)
     experiment = mlflow.create_experiment("tests", (tracking / "artifacts").as_uri())
     folders, registered, run_ids = [], [], []
-    for number, recall in enumerate((0.6, 0.55, 0.7), start=1):
+    for number, (recall, before) in enumerate(((0.6, None), (0.55, 0.6), (0.7, 0.6)), start=1):
         model = bundle if number < 3 else save_untrained(tracking / "third", seed=3)
         folders.append(make_release(tracking / f"release-{number}", catalogue, model, embeddings, triplets, recall))
         with mlflow.start_run(experiment_id=experiment) as run:
             mlflow.set_tag("catalogue.source", str(rendered_folder))
-            registered.append(register(folders[-1], settings, {"catalogue.version": str(number)}))
+            registered.append(register(folders[-1], settings, decision(recall, before), catalogue, f"card {number}"))
             run_ids.append(run.info.run_id)
     return Store(experiment, folders, registered, run_ids)

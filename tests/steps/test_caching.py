@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from deeprank.home import PROJECT
-from deeprank.serving.registry import RELEASE_CODE
+from deeprank.serving.register import RELEASE_CODE
 from steps.caching import cache_on_sources, reached_sources
 
-CACHED = ["sample_triplets", "train", "evaluate", "cluster", "register"]
+CACHED = ["leakage", "sample_triplets", "train", "evaluate", "cluster", "register"]
 
 
 def _reached(step: str) -> set[str]:
@@ -39,19 +39,21 @@ def test_training_reaches_its_own_room_and_those_it_uses() -> None:
         ("evaluate", "deeprank/model/preprocessing.py"),
         ("cluster", "deeprank/search/cluster.py"),
         ("register", "deeprank/evaluation/promotion.py"),
+        ("register", "deeprank/evaluation/card.md.j2"),
+        ("leakage", "deeprank/evaluation/leakage.py"),
     ],
 )
 def test_a_step_reaches_what_decides_its_result(step: str, file: str) -> None:
     assert file in _reached(step)
 
 
-@pytest.mark.parametrize("step", ["sample_triplets", "evaluate", "cluster", "register"])
+@pytest.mark.parametrize("step", ["leakage", "sample_triplets", "evaluate", "cluster", "register"])
 def test_only_training_reaches_the_training_room(step: str) -> None:
     assert not [file for file in _reached(step) if file.startswith("deeprank/training/")]
 
 
 @pytest.mark.parametrize("step", CACHED)
-def test_every_step_but_ingest_misses_when_a_file_it_reaches_or_the_lock_file_changes(step: str) -> None:
+def test_every_cached_step_misses_when_a_file_it_reaches_or_the_lock_file_changes(step: str) -> None:
     policy = getattr(importlib.import_module(f"steps.{step}"), f"{step}_step").configuration.cache_policy
     # register logs the release's code by its path, not by an import.
     logged = {str(file.relative_to(PROJECT)) for file in reached_sources(RELEASE_CODE)} if step == "register" else set()
@@ -60,8 +62,9 @@ def test_every_step_but_ingest_misses_when_a_file_it_reaches_or_the_lock_file_ch
     assert all((PROJECT / file).is_file() for file in policy.file_dependencies)
 
 
-def test_ingest_is_never_cached() -> None:
-    assert importlib.import_module("steps.ingest").ingest_step.configuration.enable_cache is False
+@pytest.mark.parametrize("step", ["ingest", "drift", "report"])
+def test_what_looks_at_the_world_or_at_this_run_is_never_cached(step: str) -> None:
+    assert getattr(importlib.import_module(f"steps.{step}"), f"{step}_step").configuration.enable_cache is False
 
 
 def test_the_policy_is_the_same_every_time() -> None:

@@ -1,0 +1,267 @@
+"""Drift: how far photographs that came in lie from those that the champion was trained on."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.stats import false_discovery_control
+from sklearn.metrics.pairwise import euclidean_distances
+
+from deeprank.data.catalogue import Catalogue
+from deeprank.evaluation.figures import NEUTRAL, RIGHT, WRONG, draw_rows, one_a_class, short
+from deeprank.model.bundle import Bundle
+from deeprank.model.embedding import embed_catalogue
+from deeprank.model.network import Embedder, SearchNet
+from deeprank.reporting import Reporter
+from deeprank.search.index import Index
+
+LEVEL = 0.05
+# A side with fewer photographs is not tested: a p-value would say little.
+ENOUGH = 8
+SAMPLE = 1000
+PERMUTATIONS = 500
+NAMED = 20
+PAIRS_SHOWN, PAIRS_A_LINE = 12, 3
+CLASSES_SHOWN = 60
+
+WHOLE = "whole embedding: where a net has learnt its train photographs by heart, classes seem to drift that do not"
+
+Array = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What came in, against what the champion knows.
+
+    Attributes:
+        new_photographs: how many came in.
+        statistic, p_value: of the two-sample test of all of them; NaN where either side has fewer than 8.
+        per_class: label, new, known, statistic, p, p_adjusted (Benjamini and Hochberg) of each class with 8 or more on both
+            sides, farthest first.
+        new_classes, vanished_classes: that only today's catalogue, or only the champion's, has.
+        nearest, distance: of each new photograph (new_photographs,) the index of the nearest known one, and how far it is.
+
+    """
+
+    new_photographs: int
+    statistic: float
+    p_value: float
+    per_class: pd.DataFrame
+    new_classes: list[str]
+    vanished_classes: list[str]
+    nearest: npt.NDArray[np.int64]
+    distance: npt.NDArray[np.float64]
+
+    @property
+    def classes_drifted(self) -> int:
+        """How many of the tested classes drifted."""
+        return int((self.per_class["p_adjusted"] < LEVEL).sum())
+
+
+def two_sample_test(x: Array, y: Array, seed: int = 0, permutations: int = PERMUTATIONS) -> tuple[float, float]:
+    """Return the squared maximum mean discrepancy (MMD²) of two samples, and the p-value that both are of one distribution.
+
+    The kernel is Gaussian, as wide as the median distance; the p-value is by permutation, never below 1 / (1 + permutations).
+
+    Args:
+        x, y: (m, d) and (n, d), each of two or more; of a larger one 1,000 are drawn.
+        seed: of drawing and permuting.
+        permutations: how many.
+
+    Source: Gretton et al. 2012, "A Kernel Two-Sample Test", equation 3 (the unbiased estimate, which may be below 0).
+
+    """
+    rng = np.random.default_rng(seed)
+    x, y = (side[rng.permutation(len(side))[:SAMPLE]] for side in (x, y))
+    kernel = _kernel(np.concatenate([x, y]).astype(np.float64))
+    sides = np.repeat([1.0, 0.0], [len(x), len(y)])[:, None]
+    observed = float(_mmd(kernel, sides)[0])
+    as_far = 0
+    # In blocks: memory does not grow with the number of permutations.
+    for start in range(0, permutations, PERMUTATIONS):
+        permuted = rng.permuted(np.repeat(sides, min(PERMUTATIONS, permutations - start), axis=1), axis=0)
+        # What rounding alone keeps apart counts as equal.
+        as_far += int((_mmd(kernel, permuted) >= observed - 1e-12).sum())
+    return observed, (1 + as_far) / (1 + permutations)
+
+
+def _kernel(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the Gaussian kernel (n, n) of points (n, d), with 0 on the diagonal: no point is compared with itself."""
+    kernel: npt.NDArray[np.float64] = euclidean_distances(points, squared=True)
+    apart = kernel[kernel > 0]
+    kernel /= -2 * (np.median(apart) if len(apart) else 1.0)
+    np.exp(kernel, out=kernel)
+    np.fill_diagonal(kernel, 0)
+    return kernel
+
+
+def _mmd(kernel: npt.NDArray[np.float64], sides: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return MMD² (b,) for each column of `sides` (n, b): 1 for the points of the one sample, 0 for those of the other."""
+    m = sides[:, 0].sum()
+    n = len(sides) - m
+    reached = kernel @ sides
+    within_x = np.einsum("ib,ib->b", sides, reached)
+    across = reached.sum(axis=0) - within_x
+    within_y = kernel.sum() - within_x - 2 * across
+    found: npt.NDArray[np.float64] = within_x / (m * (m - 1)) + within_y / (n * (n - 1)) - 2 * across / (m * n)
+    return found
+
+
+def compare_classes(known: Array, known_labels: Sequence[str], new: Array, new_labels: Sequence[str], seed: int = 0) -> pd.DataFrame:
+    """Test each class that has 8 or more photographs on both sides; arguments, and columns of the table, as of `drift`."""
+    before, after = np.asarray(known_labels, dtype=object), np.asarray(new_labels, dtype=object)
+    labels = [str(label) for label in np.unique(after) if min((before == label).sum(), (after == label).sum()) >= ENOUGH]
+    # As many that the least possible p-value, times the number of classes, still is below the level.
+    permutations = max(PERMUTATIONS, round(2 * len(labels) / LEVEL))
+    rows = []
+    for label in labels:
+        x, y = known[before == label], new[after == label]
+        rows.append((label, len(y), len(x), *two_sample_test(x, y, seed, permutations)))
+    table = pd.DataFrame(rows, columns=["label", "new", "known", "statistic", "p"])
+    table["p_adjusted"] = false_discovery_control(table["p"]) if rows else []
+    return table.sort_values("statistic", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def drift(
+    known: npt.NDArray[np.float32],
+    known_labels: Sequence[str],
+    new: npt.NDArray[np.float32],
+    new_labels: Sequence[str],
+    classes_before: Iterable[str],
+    classes_today: Iterable[str],
+    seed: int = 0,
+) -> Drift:
+    """Compare new photographs with known ones.
+
+    Args:
+        known: (m, d) embeddings of the champion's train photographs, m > 0.
+        known_labels: (m,) their classes.
+        new: (n, d) embeddings of the new photographs by the champion's net.
+        new_labels: (n,) their classes.
+        classes_before, classes_today: that the champion's and today's catalogue have.
+        seed: of the tests.
+
+    """
+    before, today = set(classes_before), set(classes_today)
+    enough = min(len(known), len(new)) >= ENOUGH
+    statistic, p_value = two_sample_test(known, new, seed) if enough else (float("nan"), float("nan"))
+    nearest = faiss.knn(new, known, 1)[1][:, 0] if len(new) else np.empty(0, dtype=np.int64)
+    return Drift(
+        new_photographs=len(new),
+        statistic=statistic,
+        p_value=p_value,
+        per_class=compare_classes(known, known_labels, new, new_labels, seed),
+        new_classes=sorted(today - before),
+        vanished_classes=sorted(before - today),
+        nearest=nearest,
+        distance=np.linalg.norm(known[nearest].astype(np.float64) - new, axis=1),
+    )
+
+
+def untrained_part(net: Embedder, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return what embeddings (n, d) hold of the ConvNet's features before training, of unit length; all of a net that holds none.
+
+    What was learnt puts the train photographs closer together than others of their kind, which a test takes for drift.
+    """
+    if not isinstance(net, SearchNet):
+        return embeddings
+    start = net.tuned.dimensions
+    part = embeddings[:, start : start + net.before.matrix.shape[0]]
+    unit: npt.NDArray[np.float32] = part / np.linalg.norm(part, axis=1, keepdims=True)
+    return unit
+
+
+def measure_drift(catalogue: Catalogue, bundle: Bundle, index: Index, reporter: Reporter) -> Drift:
+    """Compare the catalogue's photographs that the champion's index lacks with the train photographs that it has.
+
+    Reports drift.new_photographs, .new_classes and .vanished_classes (with their names), with 8 new photographs or more also
+    drift.mmd, .p_value and .classes_drifted, and draws what lies farthest from all that is known.
+
+    Args:
+        catalogue: today's.
+        bundle, index: of the champion.
+        reporter: hears all of it.
+
+    Raises:
+        ModelError: the index is another model's.
+
+    """
+    index.require(bundle)
+    frame = catalogue.frame
+    came = np.flatnonzero(~frame["id"].isin(index.rows["id"]))
+    train = np.flatnonzero(index.rows["split"] == "train")
+    known, known_rows = index.embeddings(train), index.rows.iloc[train]
+    new = np.empty((0, known.shape[1]), dtype=np.float32)
+    if len(came):
+        net, preprocessing = bundle.load()
+        new = embed_catalogue(net, preprocessing, catalogue, came, "embedding new photographs")
+        known, new = untrained_part(net, known), untrained_part(net, new)
+        reporter.note("drift.measured_in", "features before training" if isinstance(net, SearchNet) else WHOLE)
+    found = drift(known, known_rows["label"], new, frame["label"].iloc[came], index.rows["label"], frame["label"])
+    reporter.metric("drift.new_photographs", len(came))
+    for kind, classes in (("new_classes", found.new_classes), ("vanished_classes", found.vanished_classes)):
+        reporter.metric(f"drift.{kind}", len(classes))
+        if classes:
+            reporter.note(f"drift.{kind}", _names(classes))
+    if not np.isnan(found.p_value):
+        reporter.metric("drift.mmd", found.statistic)
+        reporter.metric("drift.p_value", found.p_value)
+        reporter.metric("drift.classes_drifted", found.classes_drifted)
+    if len(came):
+        reporter.figure("drift", farthest_pairs(catalogue, came, known_rows["id"], found))
+    if len(found.per_class):
+        reporter.figure("drift_classes", class_bars(found.per_class))
+    return found
+
+
+def _names(classes: list[str]) -> str:
+    more = len(classes) - NAMED
+    return ", ".join(classes[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def farthest_pairs(catalogue: Catalogue, came: npt.NDArray[np.int64], known_ids: Sequence[str], found: Drift) -> Figure:
+    """Draw the new photographs that lie farthest from anything known, of each class one first, each beside its nearest known one.
+
+    Args:
+        catalogue: today's; a known photograph that it no longer has is left out.
+        came: rows of the new photographs.
+        known_ids: of the train photographs that `found.nearest` points to.
+        found: the drift of these.
+
+    """
+    frame, ids = catalogue.frame, np.asarray(known_ids, dtype=object)
+    row_of = {photograph: row for row, photograph in enumerate(frame["id"])}
+    far = np.argsort(-found.distance, kind="stable")
+    shown = one_a_class(pd.DataFrame({"label": frame["label"].to_numpy()[came[far]], "i": far}), PAIRS_SHOWN)
+    cells = []
+    for label, i in shown.itertuples(index=False):
+        row = row_of.get(ids[found.nearest[i]])
+        pair = [(int(came[i]), f"new{'' if row is not None else ' (its nearest is gone)'}\n{short(label)}", NEUTRAL)]
+        if row is not None:
+            other = frame["label"][row]
+            pair.append((row, f"nearest, at {found.distance[i]:.2f}\n{short(other)}", RIGHT if other == label else WRONG))
+        cells.append(pair)
+    lines = [[cell for pair in cells[i : i + PAIRS_A_LINE] for cell in pair] for i in range(0, len(cells), PAIRS_A_LINE)]
+    return draw_rows(catalogue, lines, f"Of {len(came):,} new photographs the farthest from all that the champion was trained on")
+
+
+def class_bars(per_class: pd.DataFrame) -> Figure:
+    """Draw how far each tested class moved, farthest on top, those that drifted in red; of many the farthest 60."""
+    table = per_class.head(CLASSES_SHOWN).iloc[::-1]
+    figure = Figure(figsize=(7, max(2.0, 0.19 * len(table) + 1.0)), layout="constrained")
+    axes = figure.subplots()
+    drifted = (table["p_adjusted"] < LEVEL).to_numpy()
+    places = np.arange(len(table))
+    for of, colour, name in ((drifted, WRONG, f"drifted (adjusted p < {LEVEL})"), (~drifted, NEUTRAL, "within chance")):
+        if of.any():
+            axes.barh(places[of], table["statistic"][of], color=colour, label=name)
+    axes.set_yticks(places, [f"{short(row.label)} ({row.new} new, {row.known})" for row in table.itertuples()], fontsize=6.5)
+    axes.set_ylim(-0.6, len(table) - 0.4)
+    axes.set_xlabel("distance of the new photographs of a class from its known ones (MMD²)", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, loc="lower right", frameon=False)
+    return figure

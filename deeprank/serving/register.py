@@ -1,0 +1,151 @@
+"""A new release: judged against the champion, written to the registry as one model version, made champion if the gate says so."""
+
+import base64
+import io
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+from PIL import Image
+from pydantic import Field
+
+from deeprank.data.catalogue import Catalogue
+from deeprank.errors import ModelError
+from deeprank.evaluation.compare import embed_and_evaluate
+from deeprank.evaluation.evaluate import Evaluation
+from deeprank.evaluation.figures import gained_and_lost
+from deeprank.evaluation.promotion import Decision, PromotionSettings, decide
+from deeprank.model.bundle import Bundle
+from deeprank.reporting import Reporter
+from deeprank.serving.champion import crown
+from deeprank.serving.registry import PARTS, Release, fetch, find
+from deeprank.settings import Settings
+from deeprank.triplets.sampling import Triplets
+
+RELEASE_CODE = Path(__file__).with_name("release_model.py")
+
+
+class RegisterSettings(Settings):
+    """Under which name to register, and what the champion must reach."""
+
+    name: str = Field("deeprank", pattern=r"^[A-Za-z0-9_.-]+$")
+    promotion: PromotionSettings = PromotionSettings()
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What registering came to."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    decision: Decision
+
+    def save(self, file: Path) -> None:
+        """Write it as JSON."""
+        facts = {"name": self.name, "version": self.version, "aliases": self.aliases}
+        file.write_text(json.dumps(facts | {"state": self.decision.state, "reason": self.decision.reason}, indent=1))
+
+
+def judge(
+    catalogue: Catalogue,
+    triplets: Triplets,
+    evaluation: Evaluation,
+    settings: RegisterSettings,
+    reporter: Reporter,
+    problems: Sequence[str] = (),
+) -> Decision:
+    """Hold the gate: the champion answers today's test queries too, and query by query the new model must be better.
+
+    Reports gate.* metrics, gate.state and gate.reason, and the picture gained_and_lost.
+
+    Args:
+        catalogue: today's.
+        triplets: of its test split.
+        evaluation: of the new model, on the same test split.
+        settings: name and rules.
+        reporter: hears the figures.
+        problems: why no comparison would be valid, in words.
+
+    """
+    champion = find(settings.name, "champion")
+    before, found = None, list(problems)
+    if champion is not None:
+        try:
+            bundle = Release(fetch(champion)).bundle
+            before = embed_and_evaluate(catalogue, triplets, bundle, f"champion, version {champion.version}").queries
+        except ModelError as error:
+            found.append(f"the champion, version {champion.version}, cannot be loaded: {error}")
+    groups = catalogue.frame["group"].iloc[evaluation.queries["row"]].to_numpy()
+    decision = decide(evaluation.queries, before, groups, settings.promotion, found)
+    for name, value in decision.figures().items():
+        reporter.metric(name, value)
+    reporter.note("gate.state", decision.state)
+    reporter.note("gate.reason", decision.reason)
+    reporter.note("gate.champion_before", str(champion.version) if champion else "none")
+    if before is not None and champion is not None:
+        pictured = gained_and_lost(catalogue, evaluation.queries, before, before_name=f"champion, version {champion.version}")
+        reporter.figure("gained_and_lost", pictured)
+    return decision
+
+
+def register(folder: Path, settings: RegisterSettings, decision: Decision, catalogue: Catalogue, card: str) -> Registered:
+    """Write a release folder as one model version of the active MLflow run; set `challenger`, and `champion` as was decided.
+
+    The version also holds gate/: decision.json, groups.csv and model_card.md.
+
+    Args:
+        folder: with bundle/, index/ and evaluation/.
+        settings: the name.
+        decision: of the gate.
+        catalogue: what it was made from; that version is pinned.
+        card: the model card, Markdown.
+
+    """
+    client = MlflowClient()
+    with tempfile.TemporaryDirectory() as scratch:
+        gate = Path(scratch) / "gate"
+        decision.save(gate)
+        (gate / "model_card.md").write_text(card)
+        info = mlflow.pyfunc.log_model(
+            name="release",
+            python_model=str(RELEASE_CODE),
+            artifacts={part: str(folder / part) for part in PARTS} | {"gate": str(gate)},
+            pip_requirements=["deeprank"],
+            signature=ModelSignature(inputs=Schema([ColSpec("string", "image")])),
+            input_example=_example(),
+            registered_model_name=settings.name,
+        )
+    version = int(info.registered_model_version)
+    catalogue.pin(f"{settings.name}-{version}")
+    facts = {
+        "catalogue.uri": catalogue.uri,
+        "catalogue.version": str(catalogue.version),
+        "catalogue.fingerprint": catalogue.fingerprint,
+        "gate.state": decision.state,
+        "gate.reason": decision.reason,
+        "weights": Bundle(folder / "bundle").weights_hash,
+        "fine.recall_at_1": f"{Evaluation.load(folder / 'evaluation').metrics['fine.recall_at_1'].value:.4f}",
+    }
+    facts |= {name: f"{value:.6g}" for name, value in decision.figures().items()}
+    for key, value in facts.items():
+        client.set_model_version_tag(settings.name, str(version), key, value)
+    client.update_model_version(settings.name, str(version), card)
+    client.set_registered_model_alias(settings.name, "challenger", str(version))
+    if decision.promoted:
+        crown(settings.name, version, "gate", decision.reason)
+    return Registered(settings.name, version, ("challenger", "champion") if decision.promoted else ("challenger",), decision)
+
+
+def _example() -> pd.DataFrame:
+    """Return a question in the form that the registered model takes: a grey square."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "grey").save(buffer, "PNG")
+    return pd.DataFrame({"image": [base64.b64encode(buffer.getvalue()).decode()]})

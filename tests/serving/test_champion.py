@@ -1,0 +1,80 @@
+"""The alias `champion` in a real registry: moved by the gate, by hand and back, with a history that says why."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from deeprank.data.catalogue import Catalogue
+from deeprank.errors import ModelError
+from deeprank.reporting import Record
+from deeprank.serving.champion import champion_drift, history, promote, rollback
+from deeprank.serving.register import RegisterSettings, register
+from deeprank.serving.registry import find
+from tests.serving.conftest import NAME, Store, decision
+
+
+@pytest.fixture(scope="module")
+def plants(store: Store, catalogue: Catalogue) -> Iterator[str]:
+    """Versions 1 (champion), 2 (held), 3 (promoted), 4 (promoted)."""
+    for new, old in ((0.6, None), (0.55, 0.6), (0.7, 0.6), (0.9, 0.7)):
+        with mlflow.start_run(experiment_id=store.experiment):
+            register(store.folders[0], RegisterSettings(name="plants"), decision(new, old), catalogue, "card")
+    return "plants"
+
+
+def _champion(name: str) -> int:
+    return int(find(name, "champion").version)
+
+
+def test_the_gate_writes_down_when_which_and_why(plants: str) -> None:
+    moves = history(plants)
+    assert [(move.before, move.version, move.by) for move in moves] == [(None, 1, "gate"), (1, 3, "gate"), (3, 4, "gate")]
+    assert [move.reason for move in moves] == [find(plants, number).tags["gate.reason"] for number in ("1", "3", "4")]
+    assert [move.run_id for move in moves] == [find(plants, number).run_id for number in ("1", "3", "4")]
+    assert [move.at for move in moves] == sorted(move.at for move in moves)
+    assert history("nobody") == []
+
+
+def test_rolling_back_twice_goes_back_two_champions_and_then_there_is_none(plants: str) -> None:
+    assert (rollback(plants, "worse in the shop").version, _champion(plants)) == (3, 3)
+    assert (rollback(plants, "that one too").version, _champion(plants)) == (1, 1)
+    with pytest.raises(ModelError, match="version 1 is the first champion of plants"):
+        rollback(plants, "once more")
+    assert [(move.before, move.version, move.by) for move in history(plants)[3:]] == [(4, 3, "rollback"), (3, 1, "rollback")]
+    assert history(plants)[3].reason == "worse in the shop"
+
+
+def test_promotion_by_hand_wants_a_version_the_gate_did_not_hold(plants: str) -> None:
+    with pytest.raises(ModelError, match=r"the gate judged version 2 of plants held: .*--anyway"):
+        promote(plants, 2, "I know better")
+    with pytest.raises(ModelError, match="plants has no version 9"):
+        promote(plants, 9, "?")
+    assert promote(plants, 2, "I know better", anyway=True).version == _champion(plants) == 2
+    with pytest.raises(ModelError, match="version 2 of plants is the champion already"):
+        promote(plants, 2, "again", anyway=True)
+    assert (history(plants)[-1].by, history(plants)[-1].reason) == ("hand", "I know better")
+
+
+def test_a_champion_that_was_deleted_is_not_rolled_back_to(store: Store, catalogue: Catalogue) -> None:
+    for new, old in ((0.6, None), (0.9, 0.6)):
+        with mlflow.start_run(experiment_id=store.experiment):
+            register(store.folders[0], RegisterSettings(name="gone"), decision(new, old), catalogue, "card")
+    MlflowClient().delete_model_version("gone", "1")
+    with pytest.raises(ModelError, match="version 1 of gone, the champion before, is no longer in the registry"):
+        rollback("gone", "try")
+    assert _champion("gone") == 2
+    with pytest.raises(ModelError, match="nobody has no champion"):
+        rollback("nobody", "try")
+
+
+def test_drift_is_measured_against_the_champion(store: Store, catalogue: Catalogue, tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    champion_drift(catalogue, NAME, record)
+    assert record.notes["drift.champion"] == "3"
+    assert {point.name: point.value for point in record.points}["drift.new_photographs"] == 0
+    record = Record(tmp_path)
+    champion_drift(catalogue, "nobody", record)
+    assert record.notes["drift.champion"] == "none yet"
