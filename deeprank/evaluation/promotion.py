@@ -153,7 +153,7 @@ def group_gains(
     """Return the gain in each class group of enough queries, and whether it blocks: a loss above the limit that is no accident.
 
     The test is a sign test with mid-p over near-duplicate groups that gained or lost; all class groups together block an equal
-    challenger with 5 % at most.
+    challenger with about 5 % at most.
 
     Args:
         difference: (n,) challenger less champion of each query; NaN values are left out.
