@@ -37,6 +37,8 @@ SIDE = 64
 PAIRS_AT_A_TIME = 128
 LARGEST_SCALE, LARGEST_SHIFT = 1.25, 0.25
 
+# Pairs that the message of a run that stops names.
+LISTED = 50
 COLUMNS = ["row", "other", "path", "other_path", "split", "other_split", "kind", "phash_bits", "similarity"]
 
 
@@ -125,8 +127,8 @@ def require_no_leaks(leaks: pd.DataFrame, settings: LeakageSettings) -> None:
     """Raise DataError that lists copies across splits, unless the settings say that the run goes on."""
     if settings.on_leak != "stop" or not len(leaks):
         return
-    listed = "\n".join(f"  {r.path} ~ {r.other_path} ({r.kind}, similarity {r.similarity:.3f})" for r in leaks.head(10).itertuples())
-    rest = f"\n  and {len(leaks) - 10} more" if len(leaks) > 10 else ""
+    listed = "\n".join(f"  {r.path} ~ {r.other_path} ({r.kind}, similarity {r.similarity:.3f})" for r in leaks.head(LISTED).itertuples())
+    rest = f"\n  and {len(leaks) - LISTED} more" if len(leaks) > LISTED else ""
     raise DataError(
         f"{len(leaks)} pairs of photographs are copies across splits, so that the evaluation would ask for what was trained on:\n"
         f"{listed}{rest}\nremove one of each pair from the folder, or leave the copies out of the evaluation with "
