@@ -111,8 +111,8 @@ def test_copies_stop_a_run_unless_told_otherwise(leaks: pd.DataFrame) -> None:
     assert f"{EXACT} ~ train/p0/3.jpg (exact, similarity 1.000)" in message
     assert "--set leakage.on_leak=leave_out" in message
     assert "--set leakage.on_leak=warn" in message
-    with pytest.raises(DataError, match="and 20 more"):
-        require_no_leaks(pd.concat([leaks] * 3), LeakageSettings())
+    with pytest.raises(DataError, match="and 10 more"):
+        require_no_leaks(pd.concat([leaks] * 6), LeakageSettings())
     for choice in ("warn", "leave_out"):
         require_no_leaks(leaks, LeakageSettings(on_leak=choice))
     require_no_leaks(leaks.iloc[:0], LeakageSettings())
