@@ -6,6 +6,7 @@ from typing import Annotated
 
 from zenml import get_step_context
 
+from deeprank.evaluation.leakage import unresolved
 from deeprank.evaluation.report import model_card
 from deeprank.serving.register import RELEASE_CODE, RegisterSettings, judge, register
 from steps.artifacts.base import RECORD, new_folder
@@ -36,7 +37,7 @@ def register_step(
     for name, part in {"bundle": bundle, "index": index, "evaluation": evaluation}.items():
         shutil.copytree(part.folder, release / name, ignore=shutil.ignore_patterns(RECORD))
     reporter, photographs = Tracked(folder), catalogue.open()
-    decision = judge(photographs, triplets.open(), evaluation.open(), settings, reporter)
+    decision = judge(photographs, triplets.open(), evaluation.open(), settings, reporter, unresolved(catalogue.record))
     told = [part.record for part in (ingested, catalogue, triplets, bundle, evaluation, index)] + [reporter]
     facts = bundle.open().facts
     card = model_card(

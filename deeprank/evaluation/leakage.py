@@ -23,7 +23,7 @@ from deeprank.evaluation.figures import NEUTRAL, WRONG, draw_rows
 from deeprank.model.embedding import embed_catalogue
 from deeprank.model.network import EmbeddingNet, NetworkSettings
 from deeprank.model.preprocessing import Preprocessing, decode
-from deeprank.reporting import Reporter
+from deeprank.reporting import Record, Reporter
 from deeprank.settings import Settings
 
 # Candidates. Of 100 copies of train photographs (JPEG 65 to 75, 50 to 90 % of the size, 3 to 8 % cropped off), the hash moves
@@ -144,6 +144,14 @@ def report_leaks(catalogue: Catalogue, leaks: pd.DataFrame, settings: LeakageSet
     if len(leaks):
         reporter.note("leaks.on_leak", settings.on_leak)
         reporter.figure("leaks", leak_pairs_figure(catalogue, leaks))
+
+
+def unresolved(record: Record) -> list[str]:
+    """Return, from what `report_leaks` told, why a comparison on the test split would be invalid: copies that were only warned of."""
+    told = {point.name: int(point.value) for point in record.points}
+    copies = told.get("leaks.test_queries", 0)
+    warned = record.notes.get("leaks.on_leak") == "warn" and copies
+    return [f"{copies:,} test photographs have a copy in train, and leakage.on_leak is warn"] if warned else []
 
 
 def leak_pairs_figure(catalogue: Catalogue, leaks: pd.DataFrame, count: int = 12) -> Figure:

@@ -20,6 +20,7 @@ from deeprank.evaluation.leakage import (
     report_leaks,
     require_no_leaks,
     similarity,
+    unresolved,
 )
 from deeprank.reporting import Record
 from tests.drawing import encoded, put
@@ -145,3 +146,13 @@ def test_the_picture_has_both_photographs_of_a_pair_side_by_side(leaks: pd.DataF
     exact = leaks.index[leaks["kind"] == "exact"][0]
     one, other = drawn[2 * exact : 2 * exact + 2]
     assert np.array_equal(one.images[0].get_array(), other.images[0].get_array())
+
+
+def test_copies_that_are_only_warned_of_make_a_comparison_invalid(planted: Catalogue, leaks: pd.DataFrame, tmp_path: Path) -> None:
+    def told(choice: str, found: pd.DataFrame) -> list[str]:
+        record = Record(tmp_path / choice)
+        report_leaks(planted, found, LeakageSettings(on_leak=choice), record)
+        return unresolved(record)
+
+    assert told("warn", leaks) == ["7 test photographs have a copy in train, and leakage.on_leak is warn"]
+    assert told("leave_out", leaks) == told("warn", leaks.iloc[:0]) == []
