@@ -165,7 +165,7 @@ def evaluate(
     gallery: Annotated[Path, typer.Option(help="Folder of <class>/<image> that is searched.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a model on folders: recall@1/5/10 and mAP@R of fine and coarse classes, triplet accuracy, 95 % intervals."""
+    """Measure a model on folders: recall@k and mAP@R of fine and coarse classes, nDCG@10, triplet accuracy, with 95 % intervals."""
     from deeprank.data.ingest import whole_folder
     from deeprank.evaluation.folders import evaluate_folders
     from deeprank.serving.registry import open_release
