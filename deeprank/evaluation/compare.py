@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import DataError
-from deeprank.evaluation.evaluate import FIRST, Evaluation, evaluate
+from deeprank.evaluation.evaluate import METRIC, Evaluation, evaluate
 from deeprank.evaluation.figures import confusion, embedding_map, neighbour_gallery, per_class_bars, recall_curve
 from deeprank.evaluation.intervals import Estimate, estimate
 from deeprank.evaluation.neighbours import first_hit_ranks
@@ -101,13 +101,13 @@ def group_metrics(evaluation: Evaluation) -> dict[str, Estimate]:
     """  # noqa: D205
     table = evaluation.per_group()
     table = (
-        table[(table["queries"] >= GROUP_QUERIES) & table[FIRST].notna()]
+        table[(table["queries"] >= GROUP_QUERIES) & table[METRIC].notna()]
         .sort_values("queries", ascending=False, kind="stable")
         .head(GROUPS)
     )
     return {
         f"per_group/{re.sub(r'[^A-Za-z0-9_. :/-]', '_', row['label'])[:200]}.recall_at_1": Estimate(
-            row[FIRST], row[f"{FIRST}.low"], row[f"{FIRST}.high"], row["queries"]
+            row[METRIC], row[f"{METRIC}.low"], row[f"{METRIC}.high"], row["queries"]
         )
         for row in table.to_dict("records")
     }

@@ -17,8 +17,8 @@ from deeprank.triplets.sampling import SampleSettings, sample_triplets
 
 # What the table of queries says beside metrics.
 KEYS = ("row", "label", "coarse", "group", "nearest")
-# The metric whose interval the tables of classes and groups give.
-FIRST = "fine.recall_at_1"
+# What tables of classes and groups give an interval of, and what the gate compares.
+METRIC = "fine.recall_at_1"
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Evaluation:
 
     def _means(self, key: str) -> pd.DataFrame:
         split = self.queries.groupby(key)
-        found = {label: estimate(part[FIRST].to_numpy(), np.unique(part["group"], return_inverse=True)[1]) for label, part in split}
+        found = {label: estimate(part[METRIC].to_numpy(), np.unique(part["group"], return_inverse=True)[1]) for label, part in split}
         bounds = pd.DataFrame({"low": [one.low for one in found.values()], "high": [one.high for one in found.values()]}, index=list(found))
         table = split[[name for name in self.queries if name not in KEYS]].mean()
-        table = table.join(bounds.add_prefix(f"{FIRST}.")).assign(queries=split.size())
-        return table.sort_values(FIRST, kind="stable").rename_axis("label").reset_index()
+        table = table.join(bounds.add_prefix(f"{METRIC}.")).assign(queries=split.size())
+        return table.sort_values(METRIC, kind="stable").rename_axis("label").reset_index()
 
     def nested(self) -> dict[str, object]:
         """Return the metrics as `deeprank evaluate --json` prints them: {"fine": {"recall_at_1": …}, …, "intervals": {…}}."""

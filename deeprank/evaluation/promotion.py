@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
+from deeprank.evaluation.evaluate import METRIC
 from deeprank.evaluation.intervals import Estimate, estimate, share_interval
 from deeprank.settings import Settings
 from deeprank.triplets.relevance import coarse_labels
 
-METRIC = "fine.recall_at_1"
 LEVEL = 0.95
 # Enough that the interval's ends stand still to a tenth of a point.
 RESAMPLES = 10_000

@@ -3,6 +3,8 @@
 import copy
 from collections.abc import Iterable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -167,6 +169,13 @@ class SearchNet(Embedder):
             after.append(normalize(self.tuned.upper(shared).float()))
         self.before.centre.copy_(torch.cat(before).mean(0))
         self.after.centre.copy_(torch.cat(after).mean(0))
+
+    def before_training(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return what embeddings (n, d) hold of the ConvNet's features before training, of unit length."""
+        start = self.tuned.dimensions
+        part = embeddings[:, start : start + self.before.matrix.shape[0]]
+        unit: npt.NDArray[np.float32] = part / np.linalg.norm(part, axis=1, keepdims=True)
+        return unit
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed a batch."""

@@ -167,12 +167,7 @@ def untrained_part(net: Embedder, embeddings: npt.NDArray[np.float32]) -> npt.ND
 
     What was learnt puts the train photographs closer together than others of their kind, which a test takes for drift.
     """
-    if not isinstance(net, SearchNet):
-        return embeddings
-    start = net.tuned.dimensions
-    part = embeddings[:, start : start + net.before.matrix.shape[0]]
-    unit: npt.NDArray[np.float32] = part / np.linalg.norm(part, axis=1, keepdims=True)
-    return unit
+    return net.before_training(embeddings) if isinstance(net, SearchNet) else embeddings
 
 
 def measure_drift(catalogue: Catalogue, bundle: Bundle, index: Index, reporter: Reporter) -> Drift:

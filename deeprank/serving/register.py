@@ -83,8 +83,7 @@ def judge(
             before = embed_and_evaluate(catalogue, triplets, bundle, f"champion, version {champion.version}").queries
         except ModelError as error:
             found.append(f"the champion, version {champion.version}, cannot be loaded: {error}")
-    groups = catalogue.frame["group"].iloc[evaluation.queries["row"]].to_numpy()
-    decision = decide(evaluation.queries, before, groups, settings.promotion, found)
+    decision = decide(evaluation.queries, before, evaluation.queries["group"].to_numpy(), settings.promotion, found)
     for name, value in decision.figures().items():
         reporter.metric(name, value)
     reporter.note("gate.state", decision.state)

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import lance
@@ -19,8 +21,23 @@ from tests.data.conftest import rows_of, take
 from tests.drawing import decoded, encoded, pattern, put, put_all
 
 THIRDS = SplitShares(train=0.34, val=0.33, test=0.33)
-as_root = os.geteuid() == 0
-not_as_root = pytest.mark.skipif(as_root, reason="root reads what its permissions forbid")
+NOBODY = 65534
+
+
+@pytest.fixture
+def forbidding() -> Iterator[Path]:
+    """A folder of two classes, looked at by someone whom permissions bind: root, who reads everything, becomes nobody meanwhile."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory(dir="/tmp") as scratch:
+        folder = put_all(Path(scratch) / "photographs", {f"{label}/{i}.png": 10 * k + i for k, label in enumerate("xy") for i in range(3)})
+        if user == 0:
+            for path in [Path(scratch), *Path(scratch).rglob("*")]:
+                os.chown(path, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        try:
+            yield folder
+        finally:
+            os.seteuid(user)
 
 
 def test_a_row_says_what_the_photograph_is(folder: Path) -> None:
@@ -104,10 +121,9 @@ def test_links_are_followed_and_broken_ones_are_rejected_rows(folder: Path, tmp_
     assert take(folder)[1].read == 0
 
 
-@not_as_root
-def test_an_unreadable_file_is_a_rejected_row(folder: Path) -> None:
-    put(folder / "x" / "secret.png", 40).chmod(0)
-    row = rows_of(take(folder)[0])["x/secret.png"]
+def test_an_unreadable_file_is_a_rejected_row(forbidding: Path) -> None:
+    put(forbidding / "x" / "secret.png", 40).chmod(0)
+    row = rows_of(take(forbidding)[0])["x/secret.png"]
     assert (row["status"], row["reason"]) == ("rejected", "cannot be read: Permission denied")
 
 
@@ -167,12 +183,11 @@ def test_a_file_that_was_read_and_is_no_image_is_not_read_again(folder: Path, fa
     assert take(folder)[1].read == 0
 
 
-@not_as_root
-def test_an_unreadable_folder_ends_the_run(folder: Path) -> None:
-    put(folder / "secret" / "a.png", 40)
-    (folder / "secret").chmod(0)
+def test_an_unreadable_folder_ends_the_run(forbidding: Path) -> None:
+    put(forbidding / "secret" / "a.png", 40)
+    (forbidding / "secret").chmod(0)
     with pytest.raises(DataError, match="secret cannot be read"):
-        take(folder)
+        take(forbidding)
 
 
 def test_a_missing_folder_ends_the_run(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from deeprank.evaluation.promotion import METRIC, Decision, PromotionSettings, comparisons, decide, group_gains
+from deeprank.evaluation.evaluate import METRIC
+from deeprank.evaluation.promotion import Decision, PromotionSettings, comparisons, decide, group_gains
 
 Right = npt.NDArray[np.bool_]
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.evaluation.evaluate import Evaluation, evaluate
-from deeprank.evaluation.promotion import METRIC, Decision, PromotionSettings, decide
+from deeprank.evaluation.evaluate import METRIC, Evaluation, evaluate
+from deeprank.evaluation.promotion import Decision, PromotionSettings, decide
 from deeprank.model.bundle import Bundle
 from deeprank.search.cluster import ClusterSettings, cluster
 from deeprank.search.index import Index
