@@ -37,4 +37,15 @@ def read_manifest(file: Path, missing: str, version: int, keys: set[str]) -> dic
         raise ModelError(f"{file} is damaged: {error}") from None
     if found["format"] != version:
         raise ModelError(f"{file}: format {found['format']} is not the format {version} that this version reads")
+    if found.pop("checksum", None) != _hash_facts(found):
+        raise ModelError(f"{file} is damaged: its checksum is not its own")
     return found
+
+
+def write_manifest(file: Path, facts: dict[str, Any]) -> None:
+    """Write what a folder's JSON file says of it, its own checksum included; `format` is among the facts."""
+    file.write_text(json.dumps(facts | {"checksum": _hash_facts(facts)}, indent=1))
+
+
+def _hash_facts(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 import yaml
 from rich.console import Console
@@ -17,6 +19,9 @@ from rich.table import Table
 from deeprank.errors import ConfigError, DataError, DeepRankError
 from deeprank.home import activate, home
 from deeprank.settings import read_yaml
+
+if TYPE_CHECKING:
+    from deeprank.data.catalogue import Catalogue
 
 app = typer.Typer(
     help="Image similarity by deep ranking: train on folders of similar photographs, then search with the model.",
@@ -94,6 +99,13 @@ def _merged(config: Path, settings: list[str], folder: Path) -> Path:
     return file
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def schedule(context: typer.Context) -> None:
+    """Retrain at fixed times: `install --cron "0 3 * * *" --config configs/retrain.yaml`, `list`, `remove`; each has --help."""
+    # ZenML is asked, which the library does not know.
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "pipelines.schedule", *context.args], check=False).returncode)
+
+
 @app.command()
 def triplets(
     input_directory: Annotated[Path, typer.Option("--input_directory", help="Folder of <class>/<image>, to any depth.")],
@@ -126,6 +138,55 @@ def triplets(
 
 
 @app.command()
+def embed(
+    model: ModelOption,
+    catalogue: Annotated[
+        str,
+        typer.Option(
+            "--catalogue", help="URI of its table, with @VERSION for another than the newest: .deeprank/catalogues/shop-1a2b3c4d5e.lance@3."
+        ),
+    ],
+    part: Annotated[str, typer.Option("--part", help="N/OF: the Nth of so many shares, each for a process or machine of its own.")] = "1/1",
+    as_json: JsonOption = False,
+) -> None:
+    """Embed a catalogue's photographs ahead of time; those that the model has embedded before are not embedded again.
+
+    Embeddings are kept in a table beside the catalogue, where evaluation, clustering, index and drift find them. A job that was
+    killed goes on where it was: call it again. To divide the work, start one command a process or machine, in any order:
+
+        deeprank embed --model models:/deeprank@champion --catalogue s3://bucket/catalogues/shop.lance --part 1/4    (then 2/4, 3/4, 4/4)
+    """
+    from deeprank.model.embeddings import embed_part, table_uri
+    from deeprank.serving.registry import open_release
+
+    of = re.fullmatch(r"(\d+)/(\d+)", part)
+    if of is None:
+        raise ConfigError(f"--part {part}: expected N/OF, e.g. 1/4")
+    bundle, found = open_release(model).bundle, _catalogue(catalogue)
+    count = embed_part(bundle, found, int(of[1]), int(of[2]), f"embedding, part {part}")
+    facts = {"embedded": count, "part": part, "photographs": len(found.frame), "table": table_uri(bundle, found)}
+    _say(facts, as_json, f"{count:,} photographs embedded of part {part} of {len(found.frame):,}: {facts['table']}")
+
+
+def _catalogue(reference: str) -> "Catalogue":
+    """Return the catalogue of URI or URI@VERSION."""
+    from deeprank.data.catalogue import Catalogue, versions
+
+    uri, at, number = reference.rpartition("@")
+    if not at or not number.isdecimal():
+        uri, number = reference, ""
+    there = versions(uri)
+    if not there:
+        raise DataError(
+            f"--catalogue {uri}: there is no such table; `deeprank run` makes one, and the tag catalogue.uri of a release names it"
+        )
+    version = int(number or max(there))
+    if version not in there:
+        raise DataError(f"--catalogue {uri}: version {version} is none of its {len(there)} versions, {min(there)} to {max(there)}")
+    return Catalogue(uri, version)
+
+
+@app.command()
 def distance(
     model: ModelOption,
     image1: Annotated[Path, typer.Option("--image1", help="A photograph (also -i1).")],
@@ -142,20 +203,96 @@ def distance(
 
 @app.command()
 def search(
-    image: Annotated[Path, typer.Argument(help="The photograph to find the like of.")],
     model: ModelOption,
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="The photograph to find the like of; several of one thing are one query.")
+    ] = None,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Ask with a photograph of the catalogue by its id; repeatable.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
+    under: Annotated[str, typer.Option(help="Only this class, or classes below it, e.g. Fruit/Apple.")] = "",
+    within: Annotated[float | None, typer.Option(min=0, help="Only up to this distance.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the photographs of the catalogue that are most like this one."""
+    """Find the photographs of the catalogue that are most like this one, or like several of one thing together."""
     from deeprank.serving.registry import open_release
-    from deeprank.serving.search import Searcher
+    from deeprank.serving.search import Searcher, together
 
-    found = Searcher(open_release(model)).search([_read(image)], k)[0][["path", "label", "distance", "cluster", "id"]]
+    images, ids = images or [], ids or []
+    if not images and not ids:
+        raise ConfigError("nothing to search with: name a photograph, or one of the catalogue by --id")
+    searcher = Searcher(open_release(model))
+    parts = ([searcher.embed([_read(image) for image in images])] if images else []) + ([searcher.embeddings_of(ids)] if ids else [])
+    query = together(np.concatenate(parts))
+    found = searcher.index.search(query, k, under=under, within=within)[0][["path", "label", "distance", "cluster", "id"]]
     if as_json:
-        print(json.dumps({"query": str(image), "neighbours": found.to_dict("records")}))
+        asked = [str(image) for image in images] + ids
+        print(json.dumps({"query": asked[0] if len(asked) == 1 else asked, "neighbours": found.to_dict("records")}))
+        return
+    if found.empty:
+        console.print("No photograph fits." + (f" Under {under} there may be none." if under else ""))
         return
     _table(found[["distance", "label", "path", "cluster"]].to_dict("records"))
+
+
+def _stored(file: Path) -> bytes:
+    """Return a photograph in the form in which the project stores it."""
+    from deeprank.data.photographs import canonical
+
+    data = _read(file)
+    try:
+        return canonical(data).jpeg
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+
+
+@app.command()
+def explain(
+    image1: Annotated[Path, typer.Argument(help="A photograph.")],
+    image2: Annotated[Path, typer.Argument(help="Another.")],
+    model: ModelOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG file to write.")] = Path("explain.png"),
+    as_json: JsonOption = False,
+) -> None:
+    """Draw on two photographs which regions make them alike, and print their distance."""
+    from deeprank.evaluation.explain import explanation_figure, similarity_maps
+    from deeprank.serving.registry import open_release
+
+    first, second = _stored(image1), _stored(image2)
+    found = similarity_maps(*open_release(model).bundle.load(), first, second)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        explanation_figure(found, first, second, (image1.name, image2.name)).savefig(output, format="png", dpi=110, bbox_inches="tight")
+    except OSError as error:
+        raise DataError(f"--output {output}: cannot be written: {error.strerror}; name a PNG file") from None
+    facts = {"distance": found.distance, "similarity": found.similarity, "picture": str(output)}
+    _say(facts, as_json, f"distance {found.distance:.6f}, why: {output}")
+
+
+@app.command()
+def serve(
+    model: ModelOption = "models:/deeprank@champion",
+    host: Annotated[str, typer.Option(help="Where to listen; elsewhere than on this machine wants a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 8000,
+    token_file: Annotated[Path | None, typer.Option(help="File with the token clients must show; else DEEPRANK_TOKEN.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Listen elsewhere without a token: anybody may ask.")] = False,
+    config: Annotated[Path | None, typer.Option(help="YAML of limits, batching and follow.")] = None,
+) -> None:
+    """Answer over HTTP: the page at /, the API under /v1, described at /openapi.json.
+
+    An alias is followed: when it moves, the new release is loaded, checked and taken without a failed request; /readyz says if
+    not. A version or a folder stays. Try: curl -F image=@photo.jpg http://127.0.0.1:8000/v1/search
+    """
+    from pydantic import ValidationError
+
+    from deeprank.serving.server import read_token
+    from deeprank.serving.server import serve as run_server
+    from deeprank.serving.service import ServeSettings
+
+    try:
+        settings = ServeSettings.model_validate(read_yaml(config) if config else {})
+    except ValidationError as error:
+        raise ConfigError(f"{config}: {error}") from None
+    run_server(model, host, port, settings, read_token(token_file), insecure)
 
 
 @app.command()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Item = TypeVar("Item")
+ATTACHED = "attached"
 
 
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
@@ -31,6 +32,9 @@ class Reporter(Protocol):
 
     def note(self, name: str, value: str) -> None:
         """Report a fact in words (a version, a choice and its reason)."""
+
+    def attach(self, name: str, text: str) -> None:
+        """Report a file of text under a fixed name: a table as CSV, a page as HTML."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,11 @@ class Record:
         self.folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.folder / f"{name}.png", dpi=110, bbox_inches="tight")
 
+    def attach(self, name: str, text: str) -> None:
+        """Write a file of text to `<folder>/attached/<name>`."""
+        (self.folder / ATTACHED).mkdir(parents=True, exist_ok=True)
+        (self.folder / ATTACHED / name).write_text(text)
+
     def save(self) -> None:
         """Write numbers and notes beside the pictures."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,3 +91,8 @@ class Record:
     def figures(self) -> dict[str, Path]:
         """The pictures by name."""
         return {file.stem: file for file in sorted(self.folder.glob("*.png"))}
+
+    @property
+    def attached(self) -> list[Path]:
+        """The files of text."""
+        return sorted((self.folder / ATTACHED).glob("*"))

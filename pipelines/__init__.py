@@ -1,3 +1,4 @@
+from pipelines.retraining import retraining
 from pipelines.training import training
 
-__all__ = ["training"]
+__all__ = ["retraining", "training"]

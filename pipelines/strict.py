@@ -2,12 +2,15 @@
 
 import difflib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import click
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 from zenml.client import Client
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
@@ -15,11 +18,17 @@ from zenml.config.step_configurations import StepConfigurationUpdate
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from deeprank.errors import ConfigError, DeepRankError
+from deeprank.home import home
 from deeprank.settings import Settings, read_yaml
+
+# Seconds that a run waits for another one; unset or 0: it leaves.
+WAIT = "DEEPRANK_WAIT"
+# What it leaves with, as in sysexits.h: not now, but another time.
+TRY_AGAIN = 75
 
 
 class StrictPipeline(Pipeline):
-    """A pipeline that checks its YAML file, and that the stack tracks where MLFLOW_TRACKING_URI says, before a run."""
+    """A pipeline that, before a run, checks its YAML file and that the stack tracks where MLFLOW_TRACKING_URI says; and runs alone."""
 
     def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> "StrictPipeline":
         """Check the file, then do as ZenML does."""
@@ -30,6 +39,13 @@ class StrictPipeline(Pipeline):
         except DeepRankError as error:
             raise click.ClickException(str(error)) from None
         return super().with_options(*args, config_path=config_path, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, alone on this state folder where the steps run on this machine."""
+        if not Client().active_stack.orchestrator.config.is_local:
+            return super().__call__(*args, **kwargs)
+        with only_run(self.name):
+            return super().__call__(*args, **kwargs)
 
 
 def strict_pipeline(**options: Any) -> Callable[[Callable[..., None]], StrictPipeline]:
@@ -51,7 +67,7 @@ def check_config(file: Path, entrypoint: Callable[..., None]) -> None:
     for section in (parameters, config.get("steps") or {}):
         if not isinstance(section, dict):
             raise ConfigError(f"{file}: expected keys and values under parameters and steps, found {section!r}")
-    _known(file, "steps.", config.get("steps") or {}, [*rooms, "drift", "evaluate", "report"])
+    _known(file, "steps.", config.get("steps") or {}, [*rooms, "drift", "champion", "evaluate", "report"])
     for name, options in (config.get("steps") or {}).items():
         if options is None:
             continue
@@ -102,3 +118,53 @@ def check_tracking() -> None:
     configured, wanted = tracker.config.tracking_uri, os.environ.get("MLFLOW_TRACKING_URI")
     if wanted and configured != wanted:
         raise ConfigError(f"MLFLOW_TRACKING_URI is {wanted}, but the stack tracks to {configured}: run `make setup` again to follow it")
+
+
+@contextmanager
+def only_run(name: str) -> Iterator[None]:
+    """Hold the state folder's lock; where another run has it, wait as long as DEEPRANK_WAIT says, else leave.
+
+    Two at once would write the same checkpoints and copies of releases, and wait for each other's databases. The system drops the
+    lock with the process that holds it, however that ends.
+
+    Raises:
+        ClickException: another run goes on; the exit code is 75.
+
+    """
+    home().mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(home() / "run.lock"), home() / "run.holder"
+    seconds = _waiting_seconds()
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        used = f"{home()} is in use by {holder.read_text() if holder.exists() else 'another run'}"
+        _wait(lock, seconds, used)
+    try:
+        holder.write_text(f"{name}, process {os.getpid()}, since {datetime.now().astimezone().isoformat(' ', 'seconds')}")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _wait(lock: FileLock, seconds: float, used: str) -> None:
+    if seconds:
+        click.echo(f"{used}; waiting for up to {seconds:g} s", err=True)
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        waited = f", also after {seconds:g} s" if seconds else ""
+        leaving = click.ClickException(f"{used}{waited}: this run leaves; {WAIT}=SECONDS makes it wait")
+        leaving.exit_code = TRY_AGAIN
+        raise leaving from None
+
+
+def _waiting_seconds() -> float:
+    given = os.environ.get(WAIT) or "0"
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < float("inf"):
+        raise click.ClickException(f"{WAIT}={given}: expected seconds, 0 or more")
+    return seconds

@@ -7,6 +7,7 @@ from zenml.enums import ExecutionMode
 from deeprank.data.ingest import IngestSettings
 from deeprank.evaluation.leakage import LeakageSettings
 from deeprank.search.cluster import ClusterSettings
+from deeprank.search.tune import IndexSettings
 from deeprank.serving.register import RegisterSettings
 from deeprank.training.fit import TrainSettings
 from deeprank.triplets.sampling import SampleSettings
@@ -14,6 +15,7 @@ from pipelines.strict import strict_pipeline
 from steps.cluster import cluster_step
 from steps.drift import drift_step
 from steps.evaluate import evaluate_step
+from steps.index import index_step
 from steps.ingest import ingest_step
 from steps.leakage import leakage_step
 from steps.register import register_step
@@ -33,15 +35,17 @@ def training(
     sample_triplets: SampleSettings = SampleSettings(),
     train: TrainSettings = TrainSettings(),
     cluster: ClusterSettings = ClusterSettings(),
+    index: IndexSettings = IndexSettings(),
     register: RegisterSettings = RegisterSettings(),
 ) -> None:
-    """Ingest, check the splits, sample, train, evaluate, cluster, register, report."""
+    """Ingest, check the splits, sample, train, evaluate, cluster, index, register, report."""
     ingested = ingest_step(ingest)
     catalogue = leakage_step(ingested, leakage)
     drift = drift_step(catalogue, register.name)
     triplets = sample_triplets_step(catalogue, sample_triplets)
     bundle = train_step(catalogue, triplets, train)
     evaluation = evaluate_step(catalogue, triplets, bundle)
-    index = cluster_step(catalogue, bundle, cluster)
-    release = register_step(ingested, catalogue, triplets, bundle, index, evaluation, register)
-    report_step(ingested, catalogue, drift, triplets, bundle, evaluation, index, release)
+    clusters = cluster_step(catalogue, bundle, cluster)
+    searched = index_step(catalogue, bundle, clusters, index)
+    release = register_step(ingested, catalogue, triplets, bundle, searched, evaluation, register)
+    report_step(ingested, catalogue, drift, triplets, bundle, evaluation, clusters, searched, release)

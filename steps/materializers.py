@@ -7,7 +7,7 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.utils import io_utils
 
-from steps.artifacts.base import RECORD, Artifact
+from steps.artifacts.base import RECORD, SKIPPED, Artifact
 
 
 class FolderMaterializer(BaseMaterializer):
@@ -31,7 +31,8 @@ class FolderMaterializer(BaseMaterializer):
     def save_visualizations(self, data: Artifact) -> dict[str, VisualizationType]:
         """Show the pictures of the record, and pages."""
         pictures = {f"{self.uri}/{RECORD}/{file.name}": VisualizationType.IMAGE for file in data.record.figures.values()}
-        return pictures | {f"{self.uri}/{file.name}": VisualizationType.HTML for file in data.folder.glob("*.html")}
+        pages = [file for file in [*data.folder.glob("*.html"), *data.record.attached] if file.suffix == ".html"]
+        return pictures | {f"{self.uri}/{file.relative_to(data.folder)}": VisualizationType.HTML for file in pages}
 
     def extract_metadata(self, data: Artifact) -> dict[str, Any]:
         """Show the record's last numbers and its notes."""
@@ -40,4 +41,4 @@ class FolderMaterializer(BaseMaterializer):
 
     def compute_content_hash(self, data: Artifact) -> str:
         """Return the hash that decides about the next step's cache."""
-        return data.content_hash()
+        return SKIPPED if data.skipped else data.content_hash()

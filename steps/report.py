@@ -20,6 +20,7 @@ def report_step(
     train: Artifact,
     evaluate: Artifact,
     cluster: Artifact,
+    index: Artifact,
     register: Artifact,
 ) -> Annotated[Artifact, "report"]:
     """Write the report and keep it in the MLflow run."""
@@ -31,6 +32,7 @@ def report_step(
         ("train", train.record),
         ("evaluate", evaluate.record),
         ("cluster", cluster.record),
+        ("index", index.record),
         ("register", register.record),
     ]
     file = new_folder() / "report.html"

@@ -13,7 +13,7 @@ from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
 
 from deeprank.home import PROJECT
-from deeprank.reporting import Record
+from deeprank.reporting import ATTACHED, Record
 from steps.artifacts.base import RECORD, Artifact
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ class Tracked(Record):
         """Keep and log a picture."""
         super().figure(name, figure)
         mlflow.log_artifact(str(self.folder / f"{name}.png"), FIGURES)
+
+    def attach(self, name: str, text: str) -> None:
+        """Keep and log a file of text."""
+        super().attach(name, text)
+        mlflow.log_artifact(str(self.folder / ATTACHED / name))
 
 
 def flatten(settings: dict[str, object], prefix: str = "") -> dict[str, str]:
@@ -95,6 +100,8 @@ def replay(record: Record, run_id: str) -> None:
     client.log_batch(run_id, metrics=metrics, tags=tags)
     for file in record.figures.values():
         client.log_artifact(run_id, str(file), FIGURES)
+    for file in record.attached:
+        client.log_artifact(run_id, str(file))
 
 
 def settings_of(run: PipelineRunResponse) -> dict[str, object]:

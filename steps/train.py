@@ -16,11 +16,14 @@ from steps.tracking import Tracked
 
 
 @pipeline_step(__file__)
-def train_step(catalogue: CatalogueArtifact, triplets: TripletsArtifact, settings: TrainSettings) -> Annotated[BundleArtifact, "bundle"]:
-    """Fine-tune the net."""
+def train_step(
+    catalogue: CatalogueArtifact, triplets: TripletsArtifact, settings: TrainSettings, start: BundleArtifact | None = None
+) -> Annotated[BundleArtifact, "bundle"]:
+    """Fine-tune the net, from the weights of another bundle where one is given."""
     folder = new_folder()
     reporter = Tracked(folder)
-    bundle = fit(catalogue.open(), triplets.open(), settings, folder, reporter, home() / "checkpoints")
+    given = start.open() if start and not start.empty else None
+    bundle = fit(catalogue.open(), triplets.open(), settings, folder, reporter, home() / "checkpoints", given)
     reporter.note("model.weights", bundle.weights_hash)
     reporter.figure("curves", curves(pd.DataFrame(vars(point) for point in reporter.points)))
     reporter.save()

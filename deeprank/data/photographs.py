@@ -87,7 +87,7 @@ def _decode(data: bytes) -> tuple[Image.Image, list[str]]:
         raise DataError(f"damaged or truncated image: {error}") from None
     if min(image.size) < SMALLEST_SIDE:
         raise DataError(f"{image.width} x {image.height} pixels are too few: the short side needs {SMALLEST_SIDE}")
-    if getattr(image, "n_frames", 1) > 1:
+    if getattr(image, "is_animated", False):
         remarks.append("animated: first frame used")
     turned = ImageOps.exif_transpose(image)
     if turned is not image:

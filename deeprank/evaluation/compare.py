@@ -1,6 +1,8 @@
 """The evaluation of a trained net beside the same net frozen, with its pictures."""
 
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -8,13 +10,13 @@ import numpy.typing as npt
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import DataError
 from deeprank.evaluation.evaluate import METRIC, Evaluation, evaluate
+from deeprank.evaluation.explain import explained
 from deeprank.evaluation.figures import confusion, embedding_map, neighbour_gallery, per_class_bars, recall_curve
 from deeprank.evaluation.intervals import Estimate, estimate
 from deeprank.evaluation.neighbours import first_hit_ranks
 from deeprank.model.bundle import Bundle
-from deeprank.model.embedding import embed_catalogue
-from deeprank.model.network import Embedder, EmbeddingNet, NetworkSettings
-from deeprank.model.preprocessing import Preprocessing
+from deeprank.model.embeddings import embedded
+from deeprank.model.network import NetworkSettings, create_network
 from deeprank.reporting import Reporter
 from deeprank.triplets.sampling import Triplets
 
@@ -41,14 +43,14 @@ def evaluate_bundle(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, re
     kinds = {"": np.ones(len(labels), dtype=bool)}
     if unseen[queries].any():
         kinds |= {kind: of for kind, of in {"seen.": ~unseen, "unseen.": unseen}.items() if of[queries].any()}
-    net, preprocessing = bundle.load()
 
-    def run(net: Embedder, what: str) -> tuple[dict[str, Evaluation], npt.NDArray[np.float32]]:
-        embeddings = _embed(catalogue, net, preprocessing, what)
+    def run(bundle: Bundle, what: str) -> tuple[dict[str, Evaluation], npt.NDArray[np.float32]]:
+        embeddings = _embed(catalogue, bundle, what)
         return {kind: _evaluate(catalogue, drawn, embeddings, of) for kind, of in kinds.items()}, embeddings
 
-    baseline, frozen = run(frozen_net(bundle), "frozen net")
-    trained, embeddings = run(net, "trained net")
+    with tempfile.TemporaryDirectory() as folder:
+        baseline, frozen = run(save_frozen(bundle, Path(folder)), "frozen net")
+    trained, embeddings = run(bundle, "trained net")
     metrics: dict[str, Estimate] = {}
     for kind, found in trained.items():
         before = baseline[kind]
@@ -66,6 +68,7 @@ def evaluate_bundle(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, re
         reporter.metric(f"{name}.high", metric.high)
     reporter.metric("queries", len(queries))
     reporter.figure("neighbour_gallery", neighbour_gallery(catalogue, embeddings, result.queries, gallery))
+    reporter.figure("explained", explained(catalogue, bundle, result.queries, embeddings))
     first_hits = {
         name: first_hit_ranks(of, labels.tolist(), queries, gallery) for name, of in {"trained": embeddings, "frozen": frozen}.items()
     }
@@ -91,8 +94,7 @@ def embed_and_evaluate(catalogue: Catalogue, triplets: Triplets, bundle: Bundle,
 
     """
     drawn = _test_triplets(triplets)
-    net, preprocessing = bundle.load()
-    return _evaluate(catalogue, drawn, _embed(catalogue, net, preprocessing, what), np.ones(len(catalogue.frame), dtype=bool))
+    return _evaluate(catalogue, drawn, _embed(catalogue, bundle, what), np.ones(len(catalogue.frame), dtype=bool))
 
 
 def group_metrics(evaluation: Evaluation) -> dict[str, Estimate]:
@@ -120,11 +122,12 @@ def _test_triplets(triplets: Triplets) -> npt.NDArray[np.int64]:
     return drawn
 
 
-def _embed(catalogue: Catalogue, net: Embedder, preprocessing: Preprocessing, what: str) -> npt.NDArray[np.float32]:
+def _embed(catalogue: Catalogue, bundle: Bundle, what: str) -> npt.NDArray[np.float32]:
     """Embed the test and train splits; other rows stay zeros."""
     rows = np.concatenate([catalogue.rows("test"), catalogue.rows("train")])
-    embeddings = np.zeros((len(catalogue.frame), net.dimensions), dtype=np.float32)
-    embeddings[rows] = embed_catalogue(net, preprocessing, catalogue, rows, f"embedding, {what}")
+    found = embedded(bundle, catalogue, rows, f"embedding, {what}")
+    embeddings = np.zeros((len(catalogue.frame), found.shape[1]), dtype=np.float32)
+    embeddings[rows] = found
     return embeddings
 
 
@@ -136,7 +139,11 @@ def _evaluate(
     return evaluate(catalogue.frame, embeddings, queries[of[queries]], gallery[of[gallery]], drawn[of[drawn].all(axis=1)])
 
 
-def frozen_net(bundle: Bundle) -> EmbeddingNet:
-    """Return the net as it was before training, without a head."""
+def save_frozen(bundle: Bundle, folder: Path) -> Bundle:
+    """Write the net as it was before training, without a head, to a folder.
+
+    As a bundle it has a table of embeddings, which every training that starts from the same ConvNet finds.
+    """
     started_from = NetworkSettings.model_validate(bundle.config["started_from"])
-    return EmbeddingNet(NetworkSettings(backbone=started_from.backbone, weights=started_from.weights, dimensions=0))
+    frozen = NetworkSettings(backbone=started_from.backbone, weights=started_from.weights, dimensions=0, general=0)
+    return Bundle.save(folder, create_network(frozen), frozen, bundle.load()[1], {})

@@ -1,4 +1,4 @@
-"""Pictures of triplets, neighbours, clusters, classes and the embedding space."""
+"""Pictures of triplets, neighbours, classes and the embedding space."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -303,26 +303,6 @@ def embedding_map(embeddings: npt.NDArray[np.float32], labels: Sequence[str], se
     if len(colour) <= 10:
         axes.legend(markerscale=2, fontsize=8, loc="lower left")
     return figure
-
-
-def cluster_montage(catalogue: Catalogue, clusters: Sequence[npt.NDArray[np.int64]], captions: Sequence[str]) -> Figure:
-    """Draw a line a cluster: its photographs nearest to the centre first.
-
-    Args:
-        catalogue: where the photographs are.
-        clusters: rows of each, nearest to the centre first.
-        captions: of each cluster.
-
-    """
-    labels = catalogue.frame["label"]
-    lines = [
-        [
-            (int(row), f"{caption}\n{short(labels[row])}" if i == 0 else f"\n{short(labels[row])}", NEUTRAL)
-            for i, row in enumerate(members[:8])
-        ]
-        for members, caption in zip(clusters, captions, strict=True)
-    ]
-    return draw_rows(catalogue, lines, "Clusters: photographs nearest to each centre")
 
 
 def curves(points: pd.DataFrame) -> Figure:

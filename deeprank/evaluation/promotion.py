@@ -50,7 +50,7 @@ class Decision:
 
     Attributes:
         state: promoted; held: not better enough, or worse in a group; no-champion: measured against the floor, there being
-            nothing to compare with; invalid: nothing can be said.
+            nothing to compare with; invalid: nothing can be said; refreshed: the champion's own model, its index changed.
         promoted: the challenger becomes the champion.
         reason: in words and figures.
         gain: of recall@1 a query over the champion, with its 95 % interval, training noise included.
@@ -59,7 +59,7 @@ class Decision:
 
     """
 
-    state: Literal["promoted", "held", "no-champion", "invalid"]
+    state: Literal["promoted", "held", "no-champion", "invalid", "refreshed"]
     promoted: bool
     reason: str
     gain: Estimate | None = None

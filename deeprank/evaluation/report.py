@@ -53,8 +53,14 @@ CAPTIONS = {
     "gained_and_lost": "Queries that only the new model gets right, and those that only the one before did; green is the right class.",
     "confusion": "Which classes are taken for which most often; red pairs are of different folders, and graver.",
     "neighbour_gallery": "The best and the worst queries with their nearest neighbours; green is the right class, red a wrong one.",
+    "explained": "Why the surest right and the surest wrong answers were given: the brighter a region glows, the more of the likeness "
+    "comes from it.",
     "per_class": "Recall@1 of each class, the worst on top; in brackets its number of queries.",
     "embedding_map": "The test photographs' embeddings in the plane: what lies close together the model takes for alike.",
+    "cluster_choice": "The silhouette of every number of clusters tried; the greatest, ringed, was taken.",
+    "cluster_tree": "The clusters joined to a tree: a typical photograph, what most of each is, and how many. A colour is a section.",
+    "cluster_map": "Photographs in the plane, the colour their section; of each large cluster a typical photograph and its number.",
+    "index_choice": "Ways to search that were tried: share of the true ten nearest found, and time. Ringed: the one taken.",
     "cluster_montage": "A line for each of the largest clusters, the photographs nearest to its centre first.",
 }
 GROUP = re.compile(r"per_group/(?P<group>.+)\.(?P<metric>\w+)")

@@ -1,6 +1,5 @@
 """The model bundle: a folder of config.json, model.safetensors and preprocessing.json; nothing in it is ever executed."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +8,12 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from deeprank.checksums import hash_file, read_manifest
+from deeprank.checksums import hash_file, read_manifest, write_manifest
 from deeprank.errors import ModelError
 from deeprank.model.network import Embedder, NetworkSettings, create_network
 from deeprank.model.preprocessing import Preprocessing
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Bundle:
             "checksums": {name: hash_file(folder / name) for name in ("model.safetensors", "preprocessing.json")},
             "facts": facts,
         }
-        (folder / "config.json").write_text(json.dumps(config, indent=1))
+        write_manifest(folder / "config.json", config)
         return cls(folder)
 
     @cached_property

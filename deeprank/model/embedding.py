@@ -58,24 +58,33 @@ def embed_catalogue(
         progress: shown before a progress bar; None for no bar.
 
     """
-    keep_freed_memory()
-    net = net.to(device()).to(memory_format=torch.channels_last)
     out = np.empty((len(rows), net.dimensions), dtype=np.float32)
     starts = range(0, len(rows), BATCH)
+    steps = zip(starts, embed_batches(net, preprocessing, catalogue, rows), strict=True)
+    for start, found in track(steps, description=progress, total=len(starts)) if progress else steps:
+        out[start : start + BATCH] = found
+    return out
+
+
+def embed_batches(
+    net: Embedder, preprocessing: Preprocessing, catalogue: Catalogue, rows: npt.NDArray[np.int64]
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Embed rows of a catalogue's frame, BATCH after BATCH; yields (n, d) float32 of unit length, in order."""
+    keep_freed_memory()
+    net = net.to(device()).to(memory_format=torch.channels_last)
     with ThreadPoolExecutor(os.cpu_count()) as decoders:
 
         def load(start: int) -> Callable[[], Tensor]:
             return lambda: torch.stack(list(decoders.map(preprocessing, catalogue.photographs(rows[start : start + BATCH]))))
 
-        loaded = in_background([load(start) for start in starts])
-        steps = zip(starts, loaded, strict=True)
-        for start, images in track(steps, description=progress, total=len(starts)) if progress else steps:
-            out[start : start + BATCH] = _forward(net, images)
-    return out
+        for images in in_background([load(start) for start in range(0, len(rows), BATCH)]):
+            yield _forward(net, images)
 
 
 @torch.inference_mode()
 def _forward(net: Embedder, images: Tensor) -> npt.NDArray[np.float32]:
     net.eval()
-    found: npt.NDArray[np.float32] = net(images.to(next(net.parameters()).device)).cpu().numpy()
+    # Float32 throughout, convolutions on a GPU too: a distance is the same to 1e-5 alone and in a batch, kept and computed anew.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        found: npt.NDArray[np.float32] = net(images.to(next(net.parameters()).device)).cpu().numpy()
     return found

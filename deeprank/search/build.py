@@ -1,33 +1,39 @@
-"""From a catalogue and a model to clusters and an index."""
+"""From a catalogue and a model to clusters, and to an index."""
 
 from pathlib import Path
 
 import numpy as np
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.evaluation.figures import cluster_montage
 from deeprank.model.bundle import Bundle
-from deeprank.model.embedding import embed_catalogue
+from deeprank.model.embeddings import embedded
 from deeprank.reporting import Reporter
-from deeprank.search.cluster import ClusterSettings, cluster
+from deeprank.search.cluster import Clusters, ClusterSettings, cluster
+from deeprank.search.figures import report_clusters
 from deeprank.search.index import Index
+from deeprank.search.structures import Vectors
+from deeprank.search.tune import IndexSettings, choose
+from deeprank.search.walk import walk
 
-SHOWN = 10
+
+def embed_all(catalogue: Catalogue, bundle: Bundle) -> Vectors:
+    """Return the embeddings of every photograph of a catalogue (len(frame), d); only what is new for this model is computed."""
+    return embedded(bundle, catalogue, np.arange(len(catalogue.frame)), "embedding the catalogue")
 
 
-def build_index(folder: Path, catalogue: Catalogue, bundle: Bundle, settings: ClusterSettings, reporter: Reporter) -> Index:
-    """Embed every photograph, cluster the embeddings, write the index, and report clusters.count, .purity, .ami and a montage."""
-    net, preprocessing = bundle.load()
-    embeddings = embed_catalogue(net, preprocessing, catalogue, np.arange(len(catalogue.frame)), "embedding the catalogue")
+def cluster_catalogue(catalogue: Catalogue, bundle: Bundle, settings: ClusterSettings, reporter: Reporter) -> Clusters:
+    """Cluster every photograph, and report clusters.*, their pictures, and clusters.html to walk through."""
+    embeddings = embed_all(catalogue, bundle)
     clusters = cluster(embeddings, settings)
-    index = Index.build(folder, bundle, catalogue, embeddings, clusters, settings)
-    labels = np.unique(catalogue.frame["label"], return_inverse=True)[1]
-    reporter.metric("clusters.count", len(clusters.centroids))
-    reporter.metric("clusters.purity", clusters.purity(labels))
-    reporter.metric("clusters.ami", clusters.ami(labels))
-    reporter.note("index.kind", str(index.facts["kind"]))
-    sizes = np.bincount(clusters.assigned, minlength=len(clusters.centroids))
-    largest = np.argsort(-sizes, kind="stable")[:SHOWN]
-    captions = [f"cluster {number}, {sizes[number]}" for number in largest]
-    reporter.figure("cluster_montage", cluster_montage(catalogue, [clusters.members(embeddings, number) for number in largest], captions))
-    return index
+    report_clusters(catalogue, embeddings, clusters, reporter)
+    reporter.attach("clusters.html", walk(catalogue, embeddings, clusters))
+    return clusters
+
+
+def build_index(
+    folder: Path, catalogue: Catalogue, bundle: Bundle, clusters: Clusters, settings: IndexSettings, reporter: Reporter
+) -> Index:
+    """Choose how to search, and write the index of every photograph; reports index.*, see `choose`."""
+    embeddings = embed_all(catalogue, bundle)
+    choice = choose(embeddings, clusters, settings, reporter)
+    return Index.build(folder, bundle, catalogue, embeddings, clusters, choice.point, choice.structure)

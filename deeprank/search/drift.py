@@ -14,7 +14,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from deeprank.data.catalogue import Catalogue
 from deeprank.evaluation.figures import NEUTRAL, RIGHT, WRONG, draw_rows, one_a_class, short
 from deeprank.model.bundle import Bundle
-from deeprank.model.embedding import embed_catalogue
+from deeprank.model.embeddings import embedded
 from deeprank.model.network import Embedder, SearchNet
 from deeprank.reporting import Reporter
 from deeprank.search.index import Index
@@ -192,8 +192,8 @@ def measure_drift(catalogue: Catalogue, bundle: Bundle, index: Index, reporter: 
     known, known_rows = index.embeddings(train), index.rows.iloc[train]
     new = np.empty((0, known.shape[1]), dtype=np.float32)
     if len(came):
-        net, preprocessing = bundle.load()
-        new = embed_catalogue(net, preprocessing, catalogue, came, "embedding new photographs")
+        net, _ = bundle.load()
+        new = embedded(bundle, catalogue, came, "embedding new photographs")
         known, new = untrained_part(net, known), untrained_part(net, new)
         reporter.note("drift.measured_in", "features before training" if isinstance(net, SearchNet) else WHOLE)
     found = drift(known, known_rows["label"], new, frame["label"].iloc[came], index.rows["label"], frame["label"])

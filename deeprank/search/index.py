@@ -1,28 +1,68 @@
 """The index: what is searched, in a folder that says which model and which photographs it belongs to."""
 
-import json
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deeprank.checksums import hash_file, read_manifest
+from deeprank.checksums import hash_file, read_manifest, write_manifest
 from deeprank.data.catalogue import Catalogue
-from deeprank.errors import ModelError
+from deeprank.errors import DataError, ModelError
 from deeprank.model.bundle import Bundle
-from deeprank.search.cluster import Clusters, ClusterSettings
+from deeprank.search.cluster import Clusters
+from deeprank.search.structures import Entries, Point, Vectors, add, build_structure, candidates, nearest_of, remove
+from deeprank.search.tune import exact
 
-FORMAT = 1
+FORMAT = 2
 ROW_COLUMNS = ["path", "id", "label", "split", "image_row", "cluster"]
+ROWS, VECTORS, STRUCTURE, MANIFEST = "rows.parquet", "vectors.npy", "structure.faiss", "index.json"
+EXACT = Point(kind="exact")
+# Of so many photographs or fewer that a filter leaves, each is compared: a structure would look past most of what it finds.
+EXACT_BELOW = 20_000
+# From so large a share that came or went, or so much farther from their clusters than those it was built from, build anew.
+MOVED, FARTHER = 0.2, 1.25
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How far an index is from the photographs that its clusters were made of.
+
+    Attributes:
+        built_from, added, removed: photographs.
+        share: of what it was built from, that came or went since.
+        farther: mean distance of the added photographs to their cluster's centre, over that of those it was built from.
+
+    """
+
+    built_from: int
+    added: int
+    removed: int
+    share: float
+    farther: float
+
+    @property
+    def rebuild(self) -> str:
+        """Why to cluster and build anew; empty where there is no need."""
+        if self.share >= MOVED:
+            return f"{self.share:.0%} of the {self.built_from:,} photographs that it was built from came or went since"
+        if self.farther >= FARTHER:
+            return f"what was added lies {self.farther:.2f} times as far from the clusters as what they were made of"
+        return ""
 
 
 @dataclass(frozen=True)
 class Index:
-    """A FAISS index over embeddings, with what each of its entries is."""
+    """Embeddings, what finds the nearest among them, and what each of them is.
+
+    The entry of a photograph is its place in vectors.npy; `rows.index` holds the entries that are still there.
+    """
 
     folder: Path
 
@@ -32,62 +72,117 @@ class Index:
         folder: Path,
         bundle: Bundle,
         catalogue: Catalogue,
-        embeddings: npt.NDArray[np.float32],
+        embeddings: Vectors,
         clusters: Clusters,
-        settings: ClusterSettings,
+        point: Point = EXACT,
+        structure: "faiss.Index | None" = None,
     ) -> "Index":
-        """Write the index of a catalogue's embeddings (len(frame), d); the clusters' centroids are its coarse quantizer."""
+        """Write the index of a catalogue's embeddings (len(frame), d) of unit length.
+
+        Args:
+            folder: where to.
+            bundle: what embedded.
+            catalogue: what was embedded.
+            embeddings: of every row of its frame.
+            clusters: of them.
+            point: how to search.
+            structure: of the point's kind, where it was built already.
+
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        exact = len(embeddings) <= settings.exact_below
-        dimensions = embeddings.shape[1]
-        index: faiss.Index = faiss.IndexFlatIP(dimensions)
-        if not exact:
-            quantizer = faiss.IndexFlatIP(dimensions)
-            quantizer.add(clusters.centroids)
-            index = faiss.IndexIVFFlat(quantizer, dimensions, len(clusters.centroids), faiss.METRIC_INNER_PRODUCT)
-            index.nprobe = min(settings.probes, len(clusters.centroids))
-        index.add(embeddings)
-        faiss.write_index(index, str(folder / "index.faiss"))
-        np.save(folder / "centroids.npy", clusters.centroids)
-        catalogue.frame.assign(cluster=clusters.assigned)[ROW_COLUMNS].to_parquet(folder / "rows.parquet", index=False)
-        facts = {
-            "format": FORMAT,
-            "kind": "exact" if exact else f"inverted lists, {len(clusters.centroids)} clusters, {settings.probes} looked into",
-            "model": bundle.weights_hash,
-            "catalogue": {"uri": catalogue.uri, "version": catalogue.version},
-            "checksums": {name: hash_file(folder / name) for name in ("index.faiss", "centroids.npy", "rows.parquet")},
-        }
-        (folder / "index.json").write_text(json.dumps(facts, indent=1))
+        if point.kind != "exact":
+            faiss.write_index(structure or build_structure(point.kind, embeddings, clusters), str(folder / STRUCTURE))
+        np.save(folder / VECTORS, embeddings)
+        clusters.save(folder)
+        rows = catalogue.frame.assign(cluster=clusters.assigned)[ROW_COLUMNS]
+        spread = _to_centres(embeddings, clusters.centroids, clusters.assigned)
+        built = {"built_from": len(rows), "added": 0, "removed": 0, "spread": float(spread.mean()), "added_spread": 0.0}
+        return cls._finish(folder, rows, {"search": point.model_dump(), "model": bundle.weights_hash, "changes": built}, catalogue)
+
+    @classmethod
+    def _finish(cls, folder: Path, rows: pd.DataFrame, facts: dict[str, Any], catalogue: Catalogue) -> "Index":
+        rows.to_parquet(folder / ROWS)
+        files = sorted(file.name for file in folder.iterdir() if file.is_file() and file.name != MANIFEST)
+        reference = {"uri": catalogue.uri, "version": catalogue.version, "fingerprint": catalogue.fingerprint}
+        checksums = {name: hash_file(folder / name) for name in files}
+        write_manifest(folder / MANIFEST, {"format": FORMAT, **facts, "catalogue": reference, "checksums": checksums})
         return cls(folder)
 
     @cached_property
-    def facts(self) -> dict[str, object]:
-        """The parsed index.json, after every file was checked against its checksum."""
-        facts = read_manifest(self.folder / "index.json", "holds no index", FORMAT, {"kind", "model", "checksums"})
-        checksums = facts["checksums"]
-        assert isinstance(checksums, dict)
-        for name, checksum in checksums.items():
+    def facts(self) -> dict[str, Any]:
+        """The parsed index.json, after every file was checked against its checksum.
+
+        Raises:
+            ModelError: a file is missing or damaged.
+
+        """
+        facts = read_manifest(self.folder / MANIFEST, "holds no index", FORMAT, {"search", "model", "changes", "catalogue", "checksums"})
+        for name, checksum in facts["checksums"].items():
             if not (self.folder / name).exists() or hash_file(self.folder / name) != checksum:
-                raise ModelError(f"{self.folder / name} is missing or damaged: its checksum is not the one in index.json")
+                raise ModelError(f"{self.folder / name} is missing or damaged: its checksum is not the one in {MANIFEST}")
         return facts
+
+    @cached_property
+    def point(self) -> Point:
+        """How it is searched."""
+        return Point.model_validate(self.facts["search"])
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """What each entry is: path, id, label, split, image_row, cluster."""
-        return pd.read_parquet(self.folder / "rows.parquet")
+        _ = self.facts
+        return pd.read_parquet(self.folder / ROWS)
 
     @cached_property
-    def _faiss(self) -> "faiss.Index":
-        index = faiss.read_index(str(self.folder / "index.faiss"))
-        if isinstance(index, faiss.IndexIVF):
-            index.make_direct_map()
-        return index
-
-    def embeddings(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Return (len(entries), d) what is indexed of entries, places in `rows`."""
+    def clusters(self) -> Clusters:
+        """The clusters that it was built with."""
         _ = self.facts
-        found: npt.NDArray[np.float32] = self._faiss.reconstruct_batch(entries)
-        return found
+        return Clusters.load(self.folder)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The catalogue whose photographs are indexed."""
+        return Catalogue(self.facts["catalogue"]["uri"], self.facts["catalogue"]["version"])
+
+    @property
+    def moved(self) -> Moved:
+        """How far it is from what it was built from."""
+        changes = self.facts["changes"]
+        farther = changes["added_spread"] / changes["spread"] if changes["added"] and changes["spread"] else 1.0
+        share = (changes["added"] + changes["removed"]) / changes["built_from"]
+        return Moved(changes["built_from"], changes["added"], changes["removed"], share, farther)
+
+    @cached_property
+    def _vectors(self) -> Vectors:
+        _ = self.facts
+        # Mapped: a release beside another one, and several processes, share the pages.
+        vectors: Vectors = np.load(self.folder / VECTORS, mmap_mode="r")
+        return vectors
+
+    @cached_property
+    def _structure(self) -> "faiss.Index":
+        _ = self.facts
+        return faiss.read_index(str(self.folder / STRUCTURE))
+
+    def embeddings(self, places: npt.NDArray[np.int64]) -> Vectors:
+        """Return (len(places), d) the embeddings of places in `rows`."""
+        return self._vectors[self.rows.index.to_numpy()[places]]
+
+    @cached_property
+    def _place_of(self) -> pd.Index:
+        return pd.Index(self.rows["id"])
+
+    def places_of(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return the places in `rows` of photographs by their ids.
+
+        Raises:
+            DataError: one is not indexed.
+
+        """
+        places: npt.NDArray[np.int64] = self._place_of.get_indexer(list(ids))
+        if (places < 0).any():
+            raise DataError(f"no photograph {ids[int(np.argmin(places))]} in this index")
+        return places
 
     def require(self, bundle: Bundle) -> None:
         """Refuse a model that is not the one whose embeddings are indexed.
@@ -99,17 +194,112 @@ class Index:
         if self.facts["model"] != bundle.weights_hash:
             raise ModelError(f"{self.folder} was built with another model than {bundle.folder}: build it anew")
 
-    def search(self, queries: npt.NDArray[np.float32], k: int) -> list[pd.DataFrame]:
+    def nearest(self, queries: Vectors, k: int, under: str = "") -> tuple[Entries, npt.NDArray[np.float64]]:
+        """Return the entries of each query's nearest photographs and their Euclidean distances, both (q, k or fewer), nearest first.
+
+        Args:
+            queries: (q, d) of unit length.
+            k: neighbours of each.
+            under: only photographs of this label, or of labels below it; empty: all.
+
+        Returns:
+            Where fewer were found, the entry is -1 and the distance infinite.
+
+        """
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        entries = self._entries(under)
+        k = min(k, len(entries))
+        if k == 0:
+            return np.empty((len(queries), 0), dtype=np.int64), np.empty((len(queries), 0))
+        everything = len(entries) == len(self._vectors)
+        if self.point.kind == "exact" or len(entries) <= (EXACT_BELOW if under else k):
+            found = exact(self._vectors, queries, k) if everything else entries[exact(self._vectors[entries], queries, k)]
+        else:
+            allowed = None
+            # What was removed is no longer in lists; a graph keeps it, and passes over it here.
+            if under or (self.point.kind == "hnsw" and not everything):
+                allowed = np.zeros(len(self._vectors), dtype=bool)
+                allowed[entries] = True
+            found = candidates(self._structure, self.point, queries, k, allowed)
+        return nearest_of(self._vectors, queries, found, k)
+
+    def _entries(self, under: str) -> Entries:
+        if not under:
+            return self._all_entries
+        label = self.rows["label"]
+        return self.rows.index.to_numpy()[((label == under) | label.str.startswith(f"{under}/")).to_numpy()]
+
+    @cached_property
+    def _all_entries(self) -> Entries:
+        return self.rows.index.to_numpy()
+
+    def search(self, queries: Vectors, k: int, *, under: str = "", within: float | None = None) -> list[pd.DataFrame]:
         """Return for each query (d,) of unit length its k nearest photographs: path, label, distance, cluster, …, nearest first.
 
         The distance is Euclidean, 0 to 2.
+
+        Args:
+            queries: (q, d).
+            k: neighbours of each.
+            under: only photographs of this label, or of labels below it, e.g. Fruit/Apple; empty: all.
+            within: only photographs up to this distance; None: any.
+
         """
-        _ = self.facts
-        _, found = self._faiss.search(np.ascontiguousarray(queries), min(k, len(self.rows)))
         results = []
-        for query, entries in zip(queries, found, strict=True):
-            known = entries[entries >= 0]
-            # Not from the inner product: near 0 the root of 2 - 2 x similarity loses half of the digits.
-            distance = np.linalg.norm(self._faiss.reconstruct_batch(known).astype(np.float64) - query, axis=1)
-            results.append(self.rows.iloc[known].assign(distance=distance).reset_index(drop=True))
+        for entries, distances in zip(*self.nearest(queries, k, under), strict=True):
+            known = (entries >= 0) & (distances <= (within if within is not None else np.inf))
+            results.append(self.rows.loc[entries[known]].assign(distance=distances[known]).reset_index(drop=True))
         return results
+
+    def change(self, folder: Path, catalogue: Catalogue, embed: Callable[[npt.NDArray[np.int64]], Vectors]) -> "Index":
+        """Write to a folder the index of another version of its catalogue: what is new is added, what is gone is taken out.
+
+        Clusters and operating point stay what they are; `moved` of the result says how far they are from what is indexed.
+
+        Args:
+            folder: where to; not this index's own.
+            catalogue: the photographs that are to be indexed.
+            embed: returns the embeddings (m, d) of rows of its frame, by this index's model.
+
+        """
+        frame = catalogue.frame
+        stays = frame["id"].isin(self._place_of).to_numpy()
+        came = np.flatnonzero(~stays)
+        gone = ~self._place_of.isin(frame["id"])
+        added = np.ascontiguousarray(embed(came), dtype=np.float32) if len(came) else np.empty((0, self._vectors.shape[1]), np.float32)
+        # What stays takes its path, label and split from today's catalogue, its entry and cluster from here.
+        old = self.rows[["cluster"]].reset_index(names="entry").set_index(self._place_of).loc[frame["id"][stays]]
+        cluster_of = self._assign(added)
+        entry, cluster = np.empty(len(frame), dtype=np.int64), np.empty(len(frame), dtype=np.int64)
+        entry[stays], cluster[stays] = old["entry"], old["cluster"]
+        entry[came], cluster[came] = len(self._vectors) + np.arange(len(came)), cluster_of
+        rows = frame.assign(cluster=cluster)[ROW_COLUMNS].set_index(pd.Index(entry))
+        folder.mkdir(parents=True, exist_ok=True)
+        vectors = np.concatenate([self._vectors, added])
+        if self.point.kind == "exact":
+            vectors, rows = vectors[entry], rows.reset_index(drop=True)
+        else:
+            structure = faiss.read_index(str(self.folder / STRUCTURE))
+            remove(structure, self._all_entries[gone])
+            add(structure, added, len(self._vectors))
+            faiss.write_index(structure, str(folder / STRUCTURE))
+        np.save(folder / VECTORS, vectors)
+        for name in self.facts["checksums"].keys() - {ROWS, VECTORS, STRUCTURE}:
+            shutil.copy(self.folder / name, folder / name)
+        changes = dict(self.facts["changes"])
+        if len(came):
+            spread = _to_centres(added, self.clusters.centroids, cluster_of).sum() + changes["added_spread"] * changes["added"]
+            changes["added_spread"] = float(spread / (changes["added"] + len(came)))
+        changes["added"], changes["removed"] = changes["added"] + len(came), changes["removed"] + int(gone.sum())
+        return self._finish(folder, rows, {"search": self.facts["search"], "model": self.facts["model"], "changes": changes}, catalogue)
+
+    def _assign(self, vectors: Vectors) -> Entries:
+        return exact(self.clusters.centroids, vectors, 1)[:, 0] if len(vectors) else np.empty(0, dtype=np.int64)
+
+
+def _to_centres(vectors: Vectors, centroids: Vectors, assigned: Entries) -> npt.NDArray[np.float64]:
+    """Return the distance of each vector to its cluster's centre, (n,)."""
+    # In blocks: of a million vectors no second copy is in memory.
+    blocks = range(0, len(vectors), 65_536)
+    parts = [np.linalg.norm(vectors[i : i + 65_536] - centroids[assigned[i : i + 65_536]], axis=1) for i in blocks]
+    return np.concatenate(parts).astype(np.float64)

@@ -15,7 +15,7 @@ from deeprank.serving.registry import Release, fetch, find
 
 # One tag of the registered model a move, numbered, so that none ever replaces another.
 TAG = "champion.move."
-By = Literal["gate", "hand", "rollback"]
+By = Literal["gate", "hand", "rollback", "refresh"]
 
 
 @dataclass(frozen=True)

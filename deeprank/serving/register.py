@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ from deeprank.evaluation.evaluate import Evaluation
 from deeprank.evaluation.figures import gained_and_lost
 from deeprank.evaluation.promotion import Decision, PromotionSettings, decide
 from deeprank.model.bundle import Bundle
+from deeprank.model.embeddings import embedded
 from deeprank.reporting import Reporter
+from deeprank.serving.canary import FILE as CANARY
+from deeprank.serving.canary import write_canary
 from deeprank.serving.champion import crown
 from deeprank.serving.registry import PARTS, Release, fetch, find
 from deeprank.settings import Settings
@@ -95,6 +99,47 @@ def judge(
     return decision
 
 
+def refresh(name: str, catalogue: Catalogue, reporter: Reporter) -> Registered | None:
+    """Register the champion with an index of today's photographs: what came is embedded and added, what is gone is taken out.
+
+    The model, its evaluation and its clusters stay; the new version is the champion at once. Reports index.added, .removed,
+    .share_moved, .farther, and the note index.rebuild where clusters and index should be built anew.
+
+    Args:
+        name: in the registry.
+        catalogue: today's.
+        reporter: hears the figures.
+
+    Returns:
+        None where the index holds today's photographs already.
+
+    Raises:
+        ModelError: there is no champion.
+
+    """
+    champion = find(name, "champion")
+    if champion is None:
+        raise ModelError(f"{name} has no champion whose index could be refreshed: `deeprank run` makes one")
+    release = Release(fetch(champion))
+    bundle, index = release.bundle, release.index
+    if index.facts["catalogue"]["fingerprint"] == catalogue.fingerprint:
+        reporter.note("index.rebuild", index.moved.rebuild or "no need")
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for part in ("bundle", "evaluation"):
+            shutil.copytree(release.folder / part, folder / part)
+        changed = index.change(folder / "index", catalogue, lambda rows: embedded(bundle, catalogue, rows, "embedding what is new"))
+        before, moved = index.moved, changed.moved
+        added, removed = moved.added - before.added, moved.removed - before.removed
+        for figure, value in {"added": added, "removed": removed, "share_moved": moved.share, "farther": moved.farther}.items():
+            reporter.metric(f"index.{figure}", value)
+        reporter.note("index.rebuild", moved.rebuild or "no need")
+        reason = f"the model of version {champion.version}, its index with {added:,} photographs more and {removed:,} fewer"
+        card = (release.folder / "gate" / "model_card.md").read_text()
+        return register(folder, RegisterSettings(name=name), Decision("refreshed", True, reason), catalogue, f"{reason}.\n\n{card}")
+
+
 def register(folder: Path, settings: RegisterSettings, decision: Decision, catalogue: Catalogue, card: str) -> Registered:
     """Write a release folder as one model version of the active MLflow run; set `challenger`, and `champion` as was decided.
 
@@ -113,10 +158,12 @@ def register(folder: Path, settings: RegisterSettings, decision: Decision, catal
         gate = Path(scratch) / "gate"
         decision.save(gate)
         (gate / "model_card.md").write_text(card)
+        canary = Path(scratch) / CANARY
+        write_canary(Release(folder), canary)
         info = mlflow.pyfunc.log_model(
             name="release",
             python_model=str(RELEASE_CODE),
-            artifacts={part: str(folder / part) for part in PARTS} | {"gate": str(gate)},
+            artifacts={part: str(folder / part) for part in PARTS} | {"gate": str(gate), "canary": str(canary)},
             pip_requirements=["deeprank"],
             signature=ModelSignature(inputs=Schema([ColSpec("string", "image")])),
             input_example=_example(),
@@ -139,7 +186,7 @@ def register(folder: Path, settings: RegisterSettings, decision: Decision, catal
     client.update_model_version(settings.name, str(version), card)
     client.set_registered_model_alias(settings.name, "challenger", str(version))
     if decision.promoted:
-        crown(settings.name, version, "gate", decision.reason)
+        crown(settings.name, version, "refresh" if decision.state == "refreshed" else "gate", decision.reason)
     return Registered(settings.name, version, ("challenger", "champion") if decision.promoted else ("challenger",), decision)
 
 

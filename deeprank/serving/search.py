@@ -3,41 +3,114 @@
 from collections.abc import Sequence
 from functools import cached_property
 
+import lance
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
+from torch import Tensor
 
 from deeprank.data.photographs import canonical
-from deeprank.model.embedding import embed_jpegs
+from deeprank.errors import DataError
+from deeprank.model.embedding import device
+from deeprank.model.memory import keep_freed_memory
 from deeprank.model.network import Embedder
 from deeprank.model.preprocessing import Preprocessing
+from deeprank.search.index import Index
 from deeprank.serving.registry import Release
+
+Vectors = npt.NDArray[np.float32]
 
 
 class Searcher:
-    """A release made ready to answer."""
+    """A release made ready to answer; what it loads, it loads once."""
 
     def __init__(self, release: Release) -> None:
         self.release = release
 
     @cached_property
-    def _model(self) -> tuple[Embedder, Preprocessing]:
-        return self.release.bundle.load()
+    def model(self) -> tuple[Embedder, Preprocessing]:
+        """The net, where it is fastest, and its preprocessing."""
+        keep_freed_memory()
+        net, preprocessing = self.release.bundle.load()
+        return net.to(device()).to(memory_format=torch.channels_last), preprocessing
 
-    def embed(self, images: Sequence[bytes]) -> npt.NDArray[np.float32]:
+    @cached_property
+    def index(self) -> Index:
+        """The index, checked to belong to the model."""
+        return self.release.index
+
+    def prepare(self, image: bytes) -> Tensor:
+        """Return an image file as the net's input, uint8 (3, size, size).
+
+        Raises:
+            DataError: the bytes are no image that can be read.
+
+        """
+        return self.model[1](canonical(image).jpeg)
+
+    @torch.inference_mode()
+    def forward(self, prepared: Tensor) -> Vectors:
+        """Return the embeddings (n, d) of prepared images (n, 3, size, size)."""
+        net = self.model[0]
+        found: Vectors = net(prepared.to(next(net.parameters()).device)).cpu().numpy()
+        return found
+
+    def embed(self, images: Sequence[bytes]) -> Vectors:
         """Return (n, d) embeddings of image files' bytes.
 
         Raises:
             DataError: some bytes are no image that can be read.
 
         """
-        return embed_jpegs(*self._model, [canonical(image).jpeg for image in images])
+        return self.forward(torch.stack([self.prepare(image) for image in images]))
+
+    def embeddings_of(self, ids: Sequence[str]) -> Vectors:
+        """Return (n, d) what is indexed of photographs of the catalogue.
+
+        Raises:
+            DataError: one is not indexed.
+
+        """
+        return self.index.embeddings(self.index.places_of(ids))
 
     def distance(self, first: bytes, second: bytes) -> float:
         """Return the Euclidean distance of two photographs' embeddings, 0 to 2."""
-        a, b = self.embed([first, second]).astype(np.float64)
-        return float(np.linalg.norm(a - b))
+        return distance_of(self.embed([first, second]))
 
-    def search(self, images: Sequence[bytes], k: int) -> list[pd.DataFrame]:
+    def search(self, images: Sequence[bytes], k: int, *, under: str = "", within: float | None = None) -> list[pd.DataFrame]:
         """Return each photograph's k nearest in the release's index; see `Index.search`."""
-        return self.release.index.search(self.embed(images), k)
+        return self.index.search(self.embed(images), k, under=under, within=within)
+
+    def photograph(self, id: str) -> bytes:
+        """Return the stored JPEG of a photograph of the catalogue.
+
+        Raises:
+            DataError: it is not indexed, or the catalogue is not here or has lost it.
+
+        """
+        row = int(self.index.rows["image_row"].iloc[self.index.places_of([id])[0]])
+        image = self._photographs.take([row], columns=["image"])["image"][0].as_py()
+        if image is None:
+            raise DataError(f"the catalogue has lost photograph {id}")
+        return bytes(image)
+
+    @cached_property
+    def _photographs(self) -> lance.LanceDataset:
+        catalogue = self.index.catalogue
+        try:
+            return lance.dataset(catalogue.uri, version=catalogue.version)
+        except (ValueError, OSError):
+            raise DataError(f"the catalogue of this release, version {catalogue.version}, cannot be opened") from None
+
+
+def distance_of(pair: Vectors) -> float:
+    """Return the Euclidean distance of two embeddings (2, d)."""
+    first, second = pair.astype(np.float64)
+    return float(np.linalg.norm(first - second))
+
+
+def together(embeddings: Vectors) -> Vectors:
+    """Return one query (1, d) of unit length for embeddings (n, d) of several photographs of one thing: their mean direction."""
+    mean = embeddings.astype(np.float64).mean(axis=0, keepdims=True)
+    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)

@@ -37,7 +37,7 @@ from deeprank.training.batches import Batch, Decoded, TrainingBatches, class_bat
 from deeprank.training.losses import LossSettings, WeightedLosses
 from deeprank.training.precision import Choice, InferenceNet, Precision, TrainingNet, choose
 from deeprank.training.progress import Bar
-from deeprank.training.start import start_from_features
+from deeprank.training.start import start_from_bundle, start_from_features
 from deeprank.triplets.relevance import RelevanceWeights, levels, relevance
 from deeprank.triplets.sampling import Triplets
 
@@ -124,12 +124,21 @@ class TrainSettings(Settings):
 
 
 def fit(
-    catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, folder: Path, reporter: Reporter, checkpoints: Path | None = None
+    catalogue: Catalogue,
+    triplets: Triplets,
+    settings: TrainSettings,
+    folder: Path,
+    reporter: Reporter,
+    checkpoints: Path | None = None,
+    start: Bundle | None = None,
 ) -> Bundle:
     """Train on the photographs of the triplets of `settings.splits` and save the model bundle in `folder`.
 
     With a folder for `checkpoints`, a training that was killed goes on after its last whole epoch when it is started again
-    with the same settings and triplets, and ends with the same weights as an unbroken one.
+    with the same settings, triplets and start, and ends with the same weights as an unbroken one.
+
+    With a bundle to `start` from, its trained weights are where the training starts, those of the head too, whatever
+    `head_start` says; what the net knew before any training stays what its search embeddings hold of that.
 
     Reports a point an epoch of train.loss, train.images_per_second, train.learning_rate, and of the val split, where
     there is one to spare, val.recall_at_1 (leave one out) and val.triplet_accuracy, both of the learnt embedding alone.
@@ -137,15 +146,16 @@ def fit(
     Raises:
         DataError: fewer than two classes to train on.
         ConfigError: no such net, weights or loss.
+        ModelError: the bundle to start from is damaged, or of another network.
         TrainingError: the embedding collapsed, or the loss is no number.
 
     """
     keep_freed_memory()
     pl.seed_everything(settings.seed, verbose=False)
-    module = _Training(catalogue, triplets, settings, reporter)
+    module = _Training(catalogue, triplets, settings, reporter, start)
     for name in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    checkpoint = checkpoints / f"{training_key(triplets, settings)}.ckpt" if checkpoints else None
+    checkpoint = checkpoints / f"{training_key(triplets, settings, start)}.ckpt" if checkpoints else None
     trainer = pl.Trainer(
         max_epochs=settings.epochs,
         devices=1,
@@ -170,6 +180,7 @@ def fit(
         "epochs": str(len({epoch for _, _, epoch in module.reported})),
         "seed": str(settings.seed),
         "bf16": ", ".join(name for name, used in asdict(module.precision).items() if used) or "none",
+        "start": start.weights_hash if start else "scratch",
     }
     bundle = Bundle.save(folder, net, settings.network, Preprocessing(size=settings.search_size), facts)
     if checkpoint:
@@ -177,10 +188,11 @@ def fit(
     return bundle
 
 
-def training_key(triplets: Triplets, settings: TrainSettings) -> str:
-    """Return what makes two trainings the same one: a hash of settings, triplets and catalogue."""
+def training_key(triplets: Triplets, settings: TrainSettings, start: Bundle | None = None) -> str:
+    """Return what makes two trainings the same one: a hash of settings, triplets, catalogue and the weights to start from."""
     rows = pd.util.hash_pandas_object(triplets.frame, index=False).to_numpy().tobytes()
-    return hashlib.sha256(settings.model_dump_json().encode() + triplets.fingerprint.encode() + rows).hexdigest()[:16]
+    words = settings.model_dump_json() + triplets.fingerprint + (start.weights_hash if start else "")
+    return hashlib.sha256(words.encode() + rows).hexdigest()[:16]
 
 
 def parameter_groups(net: EmbeddingNet, loss: nn.Module, settings: TrainSettings) -> list[dict[str, object]]:
@@ -203,7 +215,7 @@ class _Training(pl.LightningModule):
     checkpoint: Path | None = None
     decoded: Decoded | None = None
 
-    def __init__(self, catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, reporter: Reporter) -> None:
+    def __init__(self, catalogue: Catalogue, triplets: Triplets, settings: TrainSettings, reporter: Reporter, start: Bundle | None) -> None:
         super().__init__()
         self.catalogue, self.triplets, self.settings, self.reporter = catalogue, triplets, settings, reporter
         drawn = np.concatenate([triplets.of(split)[["query", "positive", "negative"]].to_numpy() for split in settings.splits])
@@ -221,8 +233,11 @@ class _Training(pl.LightningModule):
         there = torch.cuda.device_count()
         self.gpus = list(range(there if settings.devices == "auto" else min(settings.devices, there)))
         self.precision = choose(settings.precision, self.net, settings.train_sizes[0])
-        if settings.head_start and settings.network.weights != "none":
-            start_from_features(self.net, self.loss, catalogue, self.rows, self.classes, settings.train_sizes[0], self.precision)
+        seen = (self.loss, catalogue, self.rows, self.classes, settings.train_sizes[0], self.precision)
+        if start:
+            start_from_bundle(self.net, settings.network, start, *seen)
+        elif settings.head_start and settings.network.weights != "none":
+            start_from_features(self.net, *seen)
         self.average = AveragedModel(self.net, multi_avg_fn=self._average).requires_grad_(False) if settings.average else None
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.losses: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Where a training starts: the head sees what the ConvNet's features already tell, the losses' class vectors the class means."""
+"""Where a training starts: from what the ConvNet's features already tell, or from a net that was trained before."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,8 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
 from deeprank.data.catalogue import Catalogue
+from deeprank.errors import ModelError
+from deeprank.model.bundle import Bundle
 from deeprank.model.embedding import embed_catalogue
-from deeprank.model.network import Embedder, EmbeddingNet
+from deeprank.model.network import Embedder, EmbeddingNet, NetworkSettings, SearchNet
 from deeprank.model.preprocessing import Preprocessing
 from deeprank.training.losses import WeightedLosses
 from deeprank.training.precision import InferenceNet, Precision
@@ -66,7 +68,49 @@ def start_from_features(
     net.head.weight[:kept] = weight / (length * scale)
     net.head.bias.zero_()
     net.head.bias[:kept] = -(weight @ centre) / scale
-    embeddings = normalize(net.head(features))
+    _start_class_vectors(loss, normalize(net.head(features)), classes)
+
+
+@torch.no_grad()
+def start_from_bundle(
+    net: EmbeddingNet,
+    network: NetworkSettings,
+    bundle: Bundle,
+    loss: WeightedLosses,
+    catalogue: Catalogue,
+    rows: npt.NDArray[np.int64],
+    classes: npt.NDArray[np.int64],
+    size: int,
+    precision: Precision,
+) -> None:
+    """Give a net the weights of a trained one, head included, and set class vectors to the class means of its embeddings.
+
+    Args:
+        net: of these settings, with the weights from before any training.
+        network: the settings.
+        bundle: the trained one.
+        loss, catalogue, rows, classes, size, precision: as of `start_from_features`.
+
+    Raises:
+        ModelError: the bundle is damaged, or of another network, or its own training started from other weights.
+
+    """
+    before = NetworkSettings.model_validate(bundle.config["started_from"])
+    told = [
+        f"{name} {getattr(before, name)}, now {getattr(network, name)}"
+        for name in NetworkSettings.model_fields
+        # These two change no weights that are trained.
+        if name not in ("dropout", "general") and getattr(before, name) != getattr(network, name)
+    ]
+    if told:
+        raise ModelError(f"a training of this network cannot start from {bundle.folder}: {'; '.join(told)}; start from scratch once")
+    trained, _ = bundle.load()
+    net.load_state_dict((trained.tuned if isinstance(trained, SearchNet) else trained).state_dict())
+    found = embed_catalogue(InferenceNet(net, precision), Preprocessing(size=size), catalogue, rows, "looking at the photographs")
+    _start_class_vectors(loss, torch.from_numpy(found).to(net.mean.device), classes)
+
+
+def _start_class_vectors(loss: WeightedLosses, embeddings: Tensor, classes: npt.NDArray[np.int64]) -> None:
     number = torch.from_numpy(classes).to(embeddings.device)
     sums = torch.zeros(int(number.max()) + 1, embeddings.shape[1], device=embeddings.device).index_add_(0, number, embeddings)
     loss.start_from(normalize(sums))

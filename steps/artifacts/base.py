@@ -4,12 +4,13 @@ import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from deeprank.checksums import hash_file
 from deeprank.home import home
 from deeprank.reporting import Record
 
-RECORD = "record"
+RECORD, SKIPPED = "record", "skipped"
 _WORK: list[tempfile.TemporaryDirectory[str]] = []
 
 
@@ -32,6 +33,17 @@ class Artifact:
     def record(self) -> Record:
         """What the step reported."""
         return Record.load(self.folder / RECORD)
+
+    @classmethod
+    def skip(cls, folder: Path) -> Self:
+        """Return the output of a step that had nothing to do; steps that get it skip themselves too."""
+        (folder / SKIPPED).write_text("a step before this one found nothing to do\n")
+        return cls(folder)
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the step had nothing to do."""
+        return (self.folder / SKIPPED).exists()
 
     def content_hash(self) -> str:
         """Return a hash of the files, their record aside: what decides whether the next step is a cache hit."""

@@ -7,6 +7,11 @@ from steps.artifacts.base import Artifact
 class BundleArtifact(Artifact):
     """A model bundle."""
 
+    @property
+    def empty(self) -> bool:
+        """Whether it holds no bundle: there is no champion yet."""
+        return not (self.folder / "config.json").exists()
+
     def open(self) -> Bundle:
         """Return the bundle."""
         return Bundle(self.folder)

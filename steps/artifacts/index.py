@@ -1,11 +1,11 @@
-"""Clusters and index."""
+"""The index."""
 
 from deeprank.search.index import Index
 from steps.artifacts.base import Artifact
 
 
 class IndexArtifact(Artifact):
-    """Clusters and index."""
+    """The index."""
 
     def open(self) -> Index:
         """Return the index."""

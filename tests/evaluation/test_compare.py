@@ -9,7 +9,7 @@ from mlflow.utils.validation import _validate_metric_name
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import DataError
-from deeprank.evaluation.compare import embed_and_evaluate, evaluate_bundle, frozen_net, group_metrics
+from deeprank.evaluation.compare import embed_and_evaluate, evaluate_bundle, group_metrics, save_frozen
 from deeprank.evaluation.evaluate import Evaluation, evaluate
 from deeprank.model.bundle import Bundle
 from deeprank.model.embedding import embed_catalogue
@@ -55,12 +55,14 @@ def test_the_frozen_nets_answers_stand_beside_the_trained_nets(evaluation: Evalu
         assert evaluation.metrics[f"gain.{name}"].value == pytest.approx((evaluation.queries[name] - before).mean())
 
 
-def test_the_baseline_is_the_same_convnet_frozen_and_without_a_head(evaluation: Evaluation, bundle: Bundle) -> None:
+def test_the_baseline_is_the_same_convnet_frozen_and_without_a_head(evaluation: Evaluation, bundle: Bundle, tmp_path: Path) -> None:
     names = {name for name in evaluation.metrics if not name.startswith(("baseline.", "gain."))}
     assert {name.removeprefix("baseline.") for name in evaluation.metrics if name.startswith("baseline.")} == names
-    net = frozen_net(bundle)
+    net, preprocessing = save_frozen(bundle, tmp_path).load()
+    assert isinstance(net, EmbeddingNet)
     assert net.dimensions == net.width
     assert not list(net.head.parameters())
+    assert preprocessing == bundle.load()[1]
 
 
 def test_every_metric_is_reported_with_its_interval(evaluation: Evaluation, record: Record, catalogue: Catalogue) -> None:
@@ -102,7 +104,7 @@ def test_of_many_coarse_classes_the_hundred_largest_are_reported() -> None:
 
 def test_its_pictures_are_drawn(evaluation: Evaluation, record: Record) -> None:
     assert len(evaluation.queries)
-    assert set(record.figures) == {"neighbour_gallery", "recall_curve", "confusion", "per_class", "embedding_map"}
+    assert set(record.figures) == {"neighbour_gallery", "explained", "recall_curve", "confusion", "per_class", "embedding_map"}
 
 
 def test_a_test_split_without_triplets_cannot_be_evaluated(

@@ -142,16 +142,8 @@ def test_a_sheet_shows_photographs_with_their_classes(catalogue: Catalogue) -> N
     assert sum(len(line) for line in _shown(figures.photograph_sheet(catalogue, count=1000))) == len(catalogue.frame)
 
 
-def test_a_montage_has_a_line_a_cluster(catalogue: Catalogue) -> None:
-    figure = figures.cluster_montage(catalogue, [np.array([3, 1, 2]), np.arange(20), np.array([5])], ["one", "two", "three"])
-    lines = _shown(figure)
-    assert [len(line) for line in lines] == [3, 8, 1]
-    assert [line[0][0].split("\n")[0] for line in lines] == ["one", "two", "three"]
-    assert lines[0][1][0].strip() == short(catalogue.frame["label"][1])
-
-
 def test_a_tile_is_the_middle_of_its_photograph(catalogue: Catalogue) -> None:
-    figure = figures.cluster_montage(catalogue, [np.array([4])], ["one"])
+    figure = figures.draw_rows(catalogue, [[(4, "one", NEUTRAL)]], "a tile")
     with Image.open(io.BytesIO(catalogue.photographs([4])[0])) as photograph:
         side = min(photograph.size)
         left, top = (photograph.width - side) // 2, (photograph.height - side) // 2

@@ -132,6 +132,20 @@ def test_each_picture_is_in_the_page_once_under_its_name(text: str) -> None:
         assert page.ids.count(f"figure-{name}") == 1
 
 
+def test_why_answers_were_given_stands_behind_the_answers_and_says_how_to_read_it(tmp_path: Path) -> None:
+    record = Record(tmp_path / "evaluate")
+    for name in ("explained", "per_class", "neighbour_gallery"):
+        record.figure(name, Figure(figsize=(1, 1)))
+    write_report(tmp_path / "r.html", "t", [("evaluate", record)])
+    text = (tmp_path / "r.html").read_text()
+    assert [name for name in Page(text).ids if name.startswith("figure-")] == [
+        "figure-neighbour_gallery",
+        "figure-explained",
+        "figure-per_class",
+    ]
+    assert "the brighter a region glows, the more of the likeness comes from it" in text.partition('id="figure-explained"')[2]
+
+
 def test_the_page_needs_nothing_but_itself(text: str) -> None:
     page = Page(text)
     assert "http" not in text

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from deeprank.checksums import hash_file
+from deeprank.checksums import hash_file, write_manifest
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ModelError
 from deeprank.model.bundle import Bundle
@@ -90,14 +90,15 @@ def test_a_cut_config_is_named(copy: Bundle) -> None:
 def test_another_format_is_refused(copy: Bundle) -> None:
     config = json.loads((copy.folder / "config.json").read_text())
     (copy.folder / "config.json").write_text(json.dumps(config | {"format": 99}))
-    with pytest.raises(ModelError, match="format 99 is not the format 2 that this version reads"):
+    with pytest.raises(ModelError, match="format 99 is not the format 3 that this version reads"):
         copy.load()
 
 
 def test_a_net_that_does_not_fit_its_weights_is_refused(copy: Bundle) -> None:
     config = json.loads((copy.folder / "config.json").read_text())
     config["network"]["dimensions"] = 8
-    (copy.folder / "config.json").write_text(json.dumps(config))
+    del config["checksum"]
+    write_manifest(copy.folder / "config.json", config)
     with pytest.raises(ModelError, match="does not fit this version"):
         copy.load()
 

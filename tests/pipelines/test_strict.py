@@ -6,8 +6,12 @@ import pytest
 
 from deeprank.errors import ConfigError
 from deeprank.home import PROJECT
+from pipelines.retraining import retraining
 from pipelines.strict import check_config
 from pipelines.training import training
+
+# Configs of another pipeline than training.
+OTHERS = {"retrain": retraining}
 
 
 def check(tmp_path: Path, text: str) -> None:
@@ -18,7 +22,7 @@ def check(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("config", sorted((PROJECT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
 def test_the_configs_of_the_project_are_right(config: Path) -> None:
-    check_config(config, training.entrypoint)
+    check_config(config, OTHERS.get(config.stem, training).entrypoint)
 
 
 @pytest.mark.parametrize(

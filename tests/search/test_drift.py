@@ -22,7 +22,8 @@ from deeprank.model.preprocessing import Preprocessing
 from deeprank.reporting import Record
 from deeprank.search.cluster import ClusterSettings, cluster
 from deeprank.search.drift import class_bars, drift, measure_drift, two_sample_test
-from deeprank.search.index import Index
+from deeprank.search.index import EXACT, Index
+from deeprank.search.structures import Point
 from tests.conftest import SIZE, TINY, save_untrained
 
 FEW = 99
@@ -154,9 +155,9 @@ def test_bars_of_classes_that_drifted_are_coloured() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["near (8 new, 30)", "far (9 new, 20)"]
 
 
-def _index(folder: Path, catalogue: Catalogue, bundle: Bundle, settings: ClusterSettings) -> Index:
+def _index(folder: Path, catalogue: Catalogue, bundle: Bundle, point: Point = EXACT) -> Index:
     embeddings = embed_catalogue(*bundle.load(), catalogue, np.arange(len(catalogue.frame)))
-    return Index.build(folder, bundle, catalogue, embeddings, cluster(embeddings, settings), settings)
+    return Index.build(folder, bundle, catalogue, embeddings, cluster(embeddings, ClusterSettings(clusters=4)), point)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,9 +188,9 @@ def grown(rendered_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Gr
     return Grown(before, today)
 
 
-@pytest.mark.parametrize("exact_below", [1000, 1], ids=["exact", "inverted"])
-def test_what_came_in_is_measured_named_and_drawn(grown: Grown, bundle: Bundle, tmp_path: Path, exact_below: int) -> None:
-    index = _index(tmp_path / "i", grown.before, bundle, ClusterSettings(clusters=4, exact_below=exact_below))
+@pytest.mark.parametrize("point", [EXACT, Point(kind="clusters", probes=2)], ids=str)
+def test_what_came_in_is_measured_named_and_drawn(grown: Grown, bundle: Bundle, tmp_path: Path, point: Point) -> None:
+    index = _index(tmp_path / "i", grown.before, bundle, point)
     record = Kept(tmp_path)
     found = measure_drift(grown.today, bundle, index, record)
     came = ~grown.today.frame["id"].isin(grown.before.frame["id"]).to_numpy()
@@ -230,7 +231,7 @@ def test_what_the_champion_learnt_does_not_look_like_drift(grown: Grown, tmp_pat
     for name in ("untrained", "trained"):
         bundle = Bundle.save(tmp_path / name, net, network, preprocessing, {"catalogue": "none"})
         record = Kept(tmp_path)
-        index = _index(tmp_path / f"{name} index", grown.before, bundle, ClusterSettings(clusters=4))
+        index = _index(tmp_path / f"{name} index", grown.before, bundle)
         measured.append((measure_drift(grown.today, bundle, index, record), record, index))
         torch.nn.init.normal_(net.tuned.head.weight)
     (found, record, index), (again, _, other) = measured
@@ -242,7 +243,7 @@ def test_what_the_champion_learnt_does_not_look_like_drift(grown: Grown, tmp_pat
 
 def test_where_nothing_is_new_there_is_nothing_to_see(catalogue: Catalogue, bundle: Bundle, tmp_path: Path) -> None:
     record = Kept(tmp_path)
-    found = measure_drift(catalogue, bundle, _index(tmp_path / "i", catalogue, bundle, ClusterSettings()), record)
+    found = measure_drift(catalogue, bundle, _index(tmp_path / "i", catalogue, bundle), record)
     assert found.new_photographs == 0
     names = {"drift.new_photographs", "drift.new_classes", "drift.vanished_classes"}
     assert {point.name: point.value for point in record.points} == dict.fromkeys(names, 0)
@@ -251,6 +252,6 @@ def test_where_nothing_is_new_there_is_nothing_to_see(catalogue: Catalogue, bund
 
 
 def test_another_models_index_is_refused(catalogue: Catalogue, bundle: Bundle, tmp_path: Path) -> None:
-    index = _index(tmp_path / "i", catalogue, bundle, ClusterSettings())
+    index = _index(tmp_path / "i", catalogue, bundle)
     with pytest.raises(ModelError, match="another model"):
         measure_drift(catalogue, save_untrained(tmp_path / "other", seed=5), index, Kept(tmp_path))

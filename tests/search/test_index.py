@@ -2,33 +2,53 @@
 
 import json
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import lance
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
-from deeprank.data.catalogue import Catalogue
-from deeprank.errors import ModelError
+from deeprank.data.catalogue import SCHEMA, Catalogue
+from deeprank.errors import DataError, ModelError
 from deeprank.model.bundle import Bundle
 from deeprank.reporting import Record
-from deeprank.search.build import build_index
-from deeprank.search.cluster import ClusterSettings, cluster
+from deeprank.search.build import build_index, cluster_catalogue
+from deeprank.search.cluster import Clusters, ClusterSettings, cluster
 from deeprank.search.index import ROW_COLUMNS, Index
+from deeprank.search.structures import Point
+from deeprank.search.tune import IndexSettings, exact
 from tests.conftest import save_untrained
 
-FILES = ["index.faiss", "centroids.npy", "rows.parquet"]
-EXACT = ClusterSettings(clusters=6)
-INVERTED = ClusterSettings(clusters=6, exact_below=1, probes=2)
-ALL_LISTS = ClusterSettings(clusters=6, exact_below=1, probes=100)
+FILES = ["vectors.npy", "structure.faiss", "rows.parquet", "centroids.npy"]
+SIX = ClusterSettings(clusters=6)
+EXACT = Point(kind="exact")
+TWO_LISTS = Point(kind="clusters", probes=2)
+# Each so thorough that it must find what comparing with every photograph finds.
+THOROUGH = [
+    EXACT,
+    Point(kind="clusters", probes=6),
+    Point(kind="two-level", probes=6, sections=6),
+    Point(kind="hnsw", breadth=64),
+    Point(kind="pq", probes=6, rerank=48),
+]
 
 
-def _build(folder: Path, settings: ClusterSettings, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray) -> Index:
-    return Index.build(folder, bundle, catalogue, embeddings, cluster(embeddings, settings), settings)
+def _build(folder: Path, point: Point, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray) -> Index:
+    return Index.build(folder, bundle, catalogue, embeddings, cluster(embeddings, SIX), point)
+
+
+def _unit(rng: np.random.Generator, count: int, dimensions: int) -> np.ndarray:
+    found = rng.standard_normal((count, dimensions), dtype=np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 @pytest.fixture(scope="module")
 def index(catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Index:
-    return _build(tmp_path_factory.mktemp("index"), EXACT, catalogue, bundle, embeddings)
+    return _build(tmp_path_factory.mktemp("index"), TWO_LISTS, catalogue, bundle, embeddings)
 
 
 @pytest.fixture
@@ -37,13 +57,12 @@ def copy(index: Index, tmp_path: Path) -> Index:
     return Index(Path(shutil.copytree(index.folder, tmp_path / "copy")))
 
 
-@pytest.mark.parametrize("settings", [EXACT, ALL_LISTS], ids=["exact", "all lists looked into"])
+@pytest.mark.parametrize("point", THOROUGH, ids=str)
 def test_search_finds_the_nearest_at_their_euclidean_distance(
-    settings: ClusterSettings, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
+    point: Point, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
 ) -> None:
-    _build(tmp_path / "i", settings, catalogue, bundle, embeddings)
-    queries = np.random.default_rng(0).normal(size=(9, embeddings.shape[1])).astype(np.float32)
-    queries = np.concatenate([queries / np.linalg.norm(queries, axis=1, keepdims=True), embeddings[[3, 30]]])
+    _build(tmp_path / "i", point, catalogue, bundle, embeddings)
+    queries = np.concatenate([_unit(np.random.default_rng(0), 9, embeddings.shape[1]), embeddings[[3, 30]]])
     results = Index(tmp_path / "i").search(queries, 10)
     assert len(results) == len(queries)
     for query, found in zip(queries, results, strict=True):
@@ -55,25 +74,48 @@ def test_search_finds_the_nearest_at_their_euclidean_distance(
         assert found["id"].tolist() == catalogue.frame["id"].iloc[rows].tolist()
 
 
-@pytest.mark.parametrize("settings", [EXACT, INVERTED], ids=["exact", "inverted"])
+@pytest.mark.parametrize("point", [*THOROUGH, TWO_LISTS], ids=str)
 def test_a_photograph_of_the_catalogue_is_at_distance_0_from_itself(
-    settings: ClusterSettings, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
+    point: Point, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
 ) -> None:
-    found = _build(tmp_path, settings, catalogue, bundle, embeddings).search(embeddings, 1)
+    found = _build(tmp_path, point, catalogue, bundle, embeddings).search(embeddings, 1)
     assert [result["distance"][0] for result in found] == [0.0] * len(embeddings)
 
 
-def test_inverted_lists_look_into_the_nearest_clusters_only(
+@pytest.mark.parametrize("point", THOROUGH, ids=str)
+def test_the_same_photographs_give_the_same_bytes(
+    point: Point, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
+) -> None:
+    first, second = (_build(tmp_path / name, point, catalogue, bundle, embeddings) for name in ("a", "b"))
+    assert first.facts == second.facts
+
+
+@pytest.mark.parametrize("probes", [1, 2, 3])
+def test_the_four_steps_of_the_seed(probes: int, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path) -> None:
+    """Cluster and keep the means; compare the query with the means; take the closest cluster (or a few); compare inside it."""
+    index = _build(tmp_path, Point(kind="clusters", probes=probes), catalogue, bundle, embeddings)
+    means = index.clusters.centroids
+    queries = np.concatenate([_unit(np.random.default_rng(1), 40, embeddings.shape[1]), embeddings])
+    for query, found in zip(queries, index.search(queries, 7), strict=True):
+        closest = np.argsort(np.linalg.norm(means - query, axis=1))[:probes]
+        inside = [i for i in range(len(embeddings)) if np.argmin(np.linalg.norm(means - embeddings[i], axis=1)) in closest]
+        expected = sorted(inside, key=lambda i: float(np.linalg.norm(embeddings[i] - query)))[:7]
+        assert found["distance"].tolist() == pytest.approx([float(np.linalg.norm(embeddings[i] - query)) for i in expected], abs=1e-5)
+        assert set(found["path"]) == set(catalogue.frame["path"].iloc[expected])
+        assert set(found["cluster"]) <= set(closest.tolist())
+
+
+def test_two_levels_look_into_the_nearest_sections_only(
     catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
 ) -> None:
-    clusters = cluster(embeddings, INVERTED)
-    index = Index.build(tmp_path, bundle, catalogue, embeddings, clusters, INVERTED)
-    for query, found in zip(embeddings, index.search(embeddings, len(embeddings)), strict=True):
-        nearest = np.argsort(-(clusters.centroids @ query))[: INVERTED.probes]
-        expected = np.flatnonzero(np.isin(clusters.assigned, nearest))
-        assert sorted(found["path"]) == sorted(catalogue.frame["path"].iloc[expected])
-        assert set(found["cluster"]) <= set(nearest.tolist())
-    assert "inverted lists" in str(index.facts["kind"])
+    clusters = cluster(embeddings, ClusterSettings(clusters=9))
+    assert len(clusters.section_centroids) > 1
+    index = Index.build(tmp_path, bundle, catalogue, embeddings, clusters, Point(kind="two-level", probes=9, sections=1))
+    # The quantizer gives each cluster to the section whose centre is nearest.
+    section = np.argmax(clusters.centroids @ clusters.section_centroids.T, axis=1)
+    for query, found in zip(embeddings, index.search(embeddings, len(embeddings) - 1), strict=True):
+        nearest = np.argmax(clusters.section_centroids @ query)
+        assert set(found["cluster"]) <= set(np.flatnonzero(section == nearest).tolist())
 
 
 def test_more_neighbours_than_photographs_are_all_of_them(index: Index, embeddings: np.ndarray) -> None:
@@ -90,8 +132,8 @@ def test_rows_say_what_each_entry_is(index: Index, catalogue: Catalogue) -> None
 
 def test_the_index_says_which_model_and_catalogue_it_belongs_to(index: Index, bundle: Bundle, catalogue: Catalogue) -> None:
     assert index.facts["model"] == bundle.weights_hash
-    assert index.facts["catalogue"] == {"uri": catalogue.uri, "version": catalogue.version}
-    assert index.facts["kind"] == "exact"
+    assert index.facts["catalogue"] == {"uri": catalogue.uri, "version": catalogue.version, "fingerprint": catalogue.fingerprint}
+    assert index.point == TWO_LISTS
     index.require(bundle)
 
 
@@ -122,7 +164,7 @@ def test_a_missing_file_is_named(copy: Index, name: str, embeddings: np.ndarray)
         copy.search(embeddings[:1], 1)
 
 
-@pytest.mark.parametrize("format_number", [0, 2, "1", None])
+@pytest.mark.parametrize("format_number", [0, 1, "2", None])
 def test_an_index_of_another_format_is_refused_with_both_numbers(
     copy: Index, format_number: object, embeddings: np.ndarray, bundle: Bundle
 ) -> None:
@@ -131,7 +173,7 @@ def test_an_index_of_another_format_is_refused_with_both_numbers(
     for use in (lambda: copy.search(embeddings[:1], 1), lambda: copy.require(bundle)):
         with pytest.raises(ModelError) as error:
             use()
-        assert str(error.value) == f"{file}: format {format_number} is not the format 1 that this version reads"
+        assert str(error.value) == f"{file}: format {format_number} is not the format 2 that this version reads"
 
 
 @pytest.mark.parametrize("key", ["format", "model", "checksums"])
@@ -150,14 +192,161 @@ def test_an_index_json_that_is_no_object_is_damage(copy: Index, text: str, bundl
         copy.require(bundle)
 
 
-def test_building_embeds_clusters_indexes_and_reports(catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path) -> None:
+def test_a_flipped_bit_in_the_reference_to_the_catalogue_is_noticed(copy: Index, bundle: Bundle) -> None:
+    file = copy.folder / "index.json"
+    facts = json.loads(file.read_text())
+    facts["catalogue"]["version"] ^= 1
+    file.write_text(json.dumps(facts))
+    with pytest.raises(ModelError, match=f"{file} is damaged: its checksum is not its own"):
+        copy.require(bundle)
+
+
+@pytest.mark.parametrize("point", THOROUGH, ids=str)
+def test_a_filter_leaves_the_nearest_of_a_label_and_of_those_below_it(
+    point: Point, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, labels = _build(tmp_path, point, catalogue, bundle, embeddings), catalogue.frame["label"]
+    for below in (20_000, 0):
+        monkeypatch.setattr("deeprank.search.index.EXACT_BELOW", below)
+        for under in (labels[0], labels[0].rsplit("/", 1)[0]):
+            wanted = np.flatnonzero((labels == under) | labels.str.startswith(under + "/"))
+            assert 1 < len(wanted) < len(labels)
+            (found,) = index.search(embeddings[-1:], 5, under=under)
+            distance = np.sort(np.linalg.norm(embeddings[wanted] - embeddings[-1], axis=1))[:5]
+            assert found["distance"].tolist() == pytest.approx(distance.tolist(), abs=1e-5)
+    assert len(index.search(embeddings[:1], 5, under=labels[0][:-1])[0]) == 0
+    assert len(index.search(embeddings[:1], 5, under="no/such")[0]) == 0
+
+
+def test_a_limit_leaves_what_is_nearer(index: Index, embeddings: np.ndarray) -> None:
+    (all_of_them,) = index.search(embeddings[:1], 10)
+    limit = all_of_them["distance"][4]
+    (found,) = index.search(embeddings[:1], 10, within=limit)
+    assert found["path"].tolist() == all_of_them["path"][:5].tolist()
+
+
+def test_photographs_are_found_by_their_ids(index: Index, catalogue: Catalogue, embeddings: np.ndarray) -> None:
+    places = index.places_of(catalogue.frame["id"].iloc[[7, 2]].tolist())
+    assert (index.embeddings(places) == embeddings[[7, 2]]).all()
+    with pytest.raises(DataError, match="no photograph ff00 in this index"):
+        index.places_of(["ff00"])
+
+
+def _table(folder: Path, rows: pd.DataFrame) -> Catalogue:
+    """A catalogue of rows without photographs."""
+    table = pa.Table.from_pandas(rows, SCHEMA, preserve_index=False)
+    lance.write_dataset(table, str(folder), mode="append" if folder.exists() else "create")
+    return Catalogue(str(folder), lance.dataset(str(folder)).version)
+
+
+def _rows(numbers: np.ndarray, status: str = "ok") -> pd.DataFrame:
+    ids = [f"{n:08x}" for n in numbers]
+    columns: dict[str, object] = {"path": [f"{i}.jpg" for i in ids], "id": ids, "label": [f"l{n % 7}/m{n % 70}" for n in numbers]}
+    columns |= {"size": 1, "mtime_ns": 1, "width": 1, "height": 1, "phash": 1, "group": ids, "split": "train", "status": status}
+    return pd.DataFrame(columns | {"reason": "", "image_row": -1, "image": None})
+
+
+def _change(
+    tmp_path: Path, bundle: Bundle, point: Point, count: int, moved: int, dimensions: int
+) -> tuple[Index, Index, np.ndarray, float]:
+    """Return an index of `count` after as many photographs came and went as `moved`, one built afresh, queries, and seconds."""
+    rng = np.random.default_rng(0)
+    centres = _unit(rng, 50, dimensions)
+    vectors = centres[rng.integers(50, size=count + moved)] + 0.5 * _unit(rng, count + moved, dimensions)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    before = _table(tmp_path / "c.lance", _rows(np.arange(count)))
+    clusters = cluster(vectors[:count], ClusterSettings(clusters=50))
+    index = Index.build(tmp_path / "before", bundle, before, vectors[:count], clusters, point)
+    gone = rng.permutation(count)[:moved]
+    _table(tmp_path / "c.lance", _rows(gone, "removed"))
+    after = _table(tmp_path / "c.lance", _rows(np.arange(count, count + moved)))
+
+    def embed(frame: pd.DataFrame) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda rows: vectors[[int(i, 16) for i in frame["id"].iloc[rows]]]
+
+    start = time.perf_counter()
+    changed = Index(index.folder).change(tmp_path / "after", after, embed(after.frame))
+    changed.nearest(vectors[:1], 1)
+    seconds = time.perf_counter() - start
+    everything = embed(after.frame)(np.arange(len(after.frame)))
+    fresh = Index.build(tmp_path / "fresh", bundle, after, everything, cluster(everything, ClusterSettings(clusters=50)), point)
+    queries = vectors[rng.permutation(len(vectors))[:500]] + 0.1 * _unit(rng, 500, dimensions)
+    return changed, fresh, queries / np.linalg.norm(queries, axis=1, keepdims=True), seconds
+
+
+@pytest.mark.parametrize("point", THOROUGH, ids=str)
+def test_what_came_is_found_and_what_is_gone_is_not(point: Point, bundle: Bundle, tmp_path: Path) -> None:
+    thorough = point.model_copy(update={"probes": 50 if point.probes else 0, "sections": 50 if point.sections else 0})
+    changed, fresh, queries, _ = _change(tmp_path, bundle, thorough, 2000, 200, 16)
+    changed = Index(changed.folder)
+    both = list(zip(changed.search(queries, 10), fresh.search(queries, 10), strict=True))
+    shared = np.mean([len(set(mine["id"]) & set(anew["id"])) for mine, anew in both])
+    # Compressed by another codebook, the candidates are not quite the same.
+    assert shared > 9.5 if point.kind == "pq" else shared == 10
+    assert sorted(changed.rows["id"]) == sorted(fresh.rows["id"])
+    assert (changed.moved.built_from, changed.moved.added, changed.moved.removed, changed.moved.share) == (2000, 200, 200, 0.2)
+    assert changed.moved.farther == pytest.approx(1, abs=0.05)
+    assert "20% of the 2,000" in changed.moved.rebuild
+    assert fresh.moved.rebuild == ""
+
+
+def test_what_lies_far_from_the_clusters_calls_for_a_rebuild(bundle: Bundle, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    near = np.eye(8, dtype=np.float32)[:1] + 0.1 * _unit(rng, 100, 8)
+    near /= np.linalg.norm(near, axis=1, keepdims=True)
+    index = Index.build(
+        tmp_path / "i",
+        bundle,
+        _table(tmp_path / "c.lance", _rows(np.arange(100))),
+        near,
+        cluster(near, ClusterSettings(clusters=2)),
+        TWO_LISTS,
+    )
+    changed = index.change(tmp_path / "j", _table(tmp_path / "c.lance", _rows(np.arange(100, 105))), lambda rows: _unit(rng, len(rows), 8))
+    assert changed.moved.share == 0.05
+    assert "times as far from the clusters" in changed.moved.rebuild
+
+
+# Measured, two cores: a graph loses 1.1 points, compressed vectors 1.0, beside an index built afresh.
+LOSES = pytest.mark.xfail(reason="loses a point of recall: rebuild a graph or compressed vectors instead of changing them")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "point",
+    [
+        EXACT,
+        Point(kind="clusters", probes=8),
+        pytest.param(Point(kind="hnsw", breadth=64), marks=LOSES),
+        pytest.param(Point(kind="pq", probes=24, rerank=64), marks=LOSES),
+    ],
+    ids=str,
+)
+def test_a_thousand_came_and_went_of_a_hundred_thousand(point: Point, bundle: Bundle, tmp_path: Path) -> None:
+    changed, fresh, queries, seconds = _change(tmp_path, bundle, point, 100_000, 1000, 128)
+    everything = np.asarray(fresh.embeddings(np.arange(len(fresh.rows))))
+    truth = exact(everything, queries, 10)
+    farthest = np.linalg.norm(everything[truth[:, -1]] - queries, axis=1)[:, None] + 1e-6
+    recalls = [float((index.nearest(queries, 10)[1] <= farthest).mean()) for index in (changed, fresh)]
+    print(f"{point}: {seconds:.2f} s, recall@10 {recalls[0]:.4f}, afresh {recalls[1]:.4f}")
+    assert seconds < 2
+    assert recalls[0] > recalls[1] - 0.005
+    if point.kind == "exact":
+        assert [a["id"].tolist() for a in changed.search(queries, 10)] == [b["id"].tolist() for b in fresh.search(queries, 10)]
+
+
+def test_building_clusters_chooses_and_reports(catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path) -> None:
     record = Record(tmp_path / "record")
-    index = build_index(tmp_path / "i", catalogue, bundle, EXACT, record)
+    clusters = cluster_catalogue(catalogue, bundle, SIX, record)
+    index = build_index(tmp_path / "i", catalogue, bundle, clusters, IndexSettings(), record)
     reported = {point.name: point.value for point in record.points}
     assert reported["clusters.count"] == 6
     assert 0 < reported["clusters.purity"] <= 1
     assert -1 <= reported["clusters.ami"] <= 1
-    assert record.notes == {"index.kind": "exact"}
-    assert set(record.figures) == {"cluster_montage"}
+    assert reported["index.recall_at_10"] == 1
+    assert record.notes["index.kind"] == "exact"
+    assert "comparing with all 48 takes" in record.notes["index.reason"]
+    assert {"cluster_montage", "index_choice"} <= set(record.figures)
+    assert {file.name for file in record.attached} == {"clusters.html", "index_choice.csv"}
     assert index.search(embeddings[5:6], 1)[0]["path"].tolist() == [catalogue.frame["path"][5]]
-    assert json.loads((tmp_path / "i" / "index.json").read_text())["checksums"].keys() == set(FILES)
+    assert (Clusters.load(tmp_path / "i").assigned == index.rows["cluster"]).all()

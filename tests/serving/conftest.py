@@ -42,8 +42,7 @@ def _with_recall(evaluation: Evaluation, value: float) -> Evaluation:
 def make_release(folder: Path, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, triplets: Triplets, recall: float) -> Path:
     """Write bundle/, index/ and evaluation/ as the pipeline does, with a recall@1 of our choice."""
     shutil.copytree(bundle.folder, folder / "bundle")
-    settings = ClusterSettings()
-    Index.build(folder / "index", bundle, catalogue, embeddings, cluster(embeddings, settings), settings)
+    Index.build(folder / "index", bundle, catalogue, embeddings, cluster(embeddings, ClusterSettings()))
     drawn = triplets.of("test")[["query", "positive", "negative"]].to_numpy()
     evaluation = evaluate(catalogue.frame, embeddings, catalogue.rows("test"), catalogue.rows("train"), drawn)
     _with_recall(evaluation, recall).save(folder / "evaluation")

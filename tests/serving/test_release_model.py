@@ -1,8 +1,16 @@
 """The registered model, loaded as MLflow loads it and asked as MLflow asks it."""
 
 import base64
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import httpx
 import mlflow
 import numpy as np
 import pandas as pd
@@ -49,3 +57,46 @@ def test_its_signature_says_what_it_wants(model: mlflow.pyfunc.PyFuncModel) -> N
 def test_its_example_can_be_asked(model: mlflow.pyfunc.PyFuncModel) -> None:
     (answer,) = model.predict(model.input_example)
     assert len(answer) == NEIGHBOURS
+
+
+@pytest.mark.slow
+def test_mlflows_own_server_answers(store: Store, rendered_folder: Path, tracking: Path) -> None:
+    assert store.registered
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        f"models:/{NAME}@champion",
+        "--env-manager",
+        "local",
+        "--port",
+        port,
+    ]
+    # It starts workers of its own: all of them end with their group.
+    server = subprocess.Popen(command, start_new_session=True, cwd=tracking, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+            for _ in range(600):
+                assert server.poll() is None
+                with contextlib.suppress(httpx.HTTPError):
+                    if client.get("/ping").status_code == 200:
+                        break
+                time.sleep(0.2)
+            files = sorted(rendered_folder.rglob("*.jpg"))[:2]
+            answer = client.post("/invocations", json={"dataframe_split": _asking(files).to_dict("split", index=False)})
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+    assert answer.status_code == 200, answer.text
+    predictions = answer.json()["predictions"]
+    assert [len(neighbours) for neighbours in predictions] == [NEIGHBOURS, NEIGHBOURS]
+    expected = Searcher(open_release(f"models:/{NAME}@champion")).search([file.read_bytes() for file in files], NEIGHBOURS)
+    for found, neighbours in zip(expected, predictions, strict=True):
+        assert [neighbour["path"] for neighbour in neighbours] == found["path"].tolist()
+        assert np.allclose([neighbour["distance"] for neighbour in neighbours], found["distance"], atol=1e-4)

@@ -9,7 +9,7 @@ from deeprank.home import PROJECT
 from deeprank.serving.register import RELEASE_CODE
 from steps.caching import cache_on_sources, reached_sources
 
-CACHED = ["leakage", "sample_triplets", "train", "evaluate", "cluster", "register"]
+CACHED = ["leakage", "sample_triplets", "train", "evaluate", "cluster", "index", "register"]
 
 
 def _reached(step: str) -> set[str]:
@@ -38,6 +38,8 @@ def test_training_reaches_its_own_room_and_those_it_uses() -> None:
         ("evaluate", "deeprank/evaluation/metrics.py"),
         ("evaluate", "deeprank/model/preprocessing.py"),
         ("cluster", "deeprank/search/cluster.py"),
+        ("cluster", "deeprank/search/clusters.html.j2"),
+        ("index", "deeprank/search/tune.py"),
         ("register", "deeprank/evaluation/promotion.py"),
         ("register", "deeprank/evaluation/card.md.j2"),
         ("leakage", "deeprank/evaluation/leakage.py"),

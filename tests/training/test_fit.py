@@ -104,7 +104,7 @@ def test_the_last_point_of_val_is_what_the_saved_bundle_gives(trained: Trained, 
 
 def test_the_bundle_says_what_it_was_trained_on_and_how(trained: Trained, catalogue: Catalogue) -> None:
     facts = {"catalogue": catalogue.fingerprint, "losses": "CosineSoftmax, SupConLoss", "epochs": "2", "seed": "0", "bf16": "none"}
-    facts |= {"photographs": "16", "classes": "6"}
+    facts |= {"photographs": "16", "classes": "6", "start": "scratch"}
     assert trained.bundle.config["facts"] == facts
     assert NetworkSettings.model_validate(trained.bundle.config["started_from"]) == trained.settings.network
     net, preprocessing = trained.bundle.load()

@@ -1,4 +1,7 @@
-"""Where a training starts: head and class vectors from what the features already tell."""
+"""Where a training starts: head and class vectors from what the features already tell, or a net that was trained before."""
+
+import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,12 +9,18 @@ import torch
 from torch.nn.functional import normalize
 
 from deeprank.data.catalogue import Catalogue
+from deeprank.errors import ModelError
+from deeprank.model.bundle import Bundle
 from deeprank.model.embedding import embed_catalogue
-from deeprank.model.network import EmbeddingNet, NetworkSettings
+from deeprank.model.network import EmbeddingNet, NetworkSettings, SearchNet
 from deeprank.model.preprocessing import Preprocessing
+from deeprank.reporting import Record
+from deeprank.training.fit import TrainSettings, fit, training_key
 from deeprank.training.losses import LossSettings, WeightedLosses
 from deeprank.training.precision import Precision
-from deeprank.training.start import start_from_features
+from deeprank.training.start import start_from_bundle, start_from_features
+from deeprank.triplets.sampling import Triplets
+from tests.conftest import TINY
 
 FP32 = Precision(frozen=False, training=False, inference=False)
 
@@ -65,3 +74,87 @@ def test_more_dimensions_than_photographs_keep_the_rest_of_the_random_head(catal
 def test_a_head_that_does_not_stand_on_the_convnet_starts_at_random(catalogue: Catalogue, settings: NetworkSettings) -> None:
     net, _, before, _ = _started(catalogue, settings)
     assert torch.equal(net.head.weight, before)
+
+
+TRAIN = TrainSettings(
+    network=TINY.model_copy(update={"general": 0.4}),
+    precision="fp32",
+    epochs=1,
+    train_sizes=(32,),
+    search_size=32,
+    classes_per_batch=3,
+    images_per_class=2,
+)
+# So small a rate that the weights stay where they are.
+STILL = TRAIN.model_copy(update={"learning_rate": 1e-12, "head_learning_rate": 1e-12, "weight_decay": 0, "average": 0})
+
+
+def _weights(bundle: Bundle) -> dict[str, torch.Tensor]:
+    return bundle.load()[0].state_dict()
+
+
+@pytest.fixture(scope="module")
+def champion(catalogue: Catalogue, triplets: Triplets, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("champion")
+    return fit(catalogue, triplets, TRAIN, folder, Record(folder / "record"))
+
+
+def test_a_warm_start_goes_on_from_the_trained_weights_beside_the_ones_from_before(
+    catalogue: Catalogue, triplets: Triplets, champion: Bundle, tmp_path: Path
+) -> None:
+    went_on = fit(catalogue, triplets, STILL, tmp_path / "warm", Record(tmp_path / "r1"), start=champion)
+    anew = fit(catalogue, triplets, STILL, tmp_path / "cold", Record(tmp_path / "r2"))
+    before, warm, cold = _weights(champion), _weights(went_on), _weights(anew)
+    tuned = [name for name in before if name.startswith("tuned.")]
+    for name in tuned:
+        assert torch.allclose(warm[name], before[name], atol=1e-7), name
+    moved = [name for name in tuned if not torch.equal(cold[name], before[name])]
+    assert {name.split(".")[1] for name in moved} == {"upper", "head"}
+    # The features that were never trained are the same in all three.
+    for name in before.keys() - tuned:
+        if name.startswith("original."):
+            assert torch.equal(warm[name], cold[name]), name
+    assert (went_on.facts["start"], anew.facts["start"]) == (champion.weights_hash, "scratch")
+
+
+def test_class_vectors_of_a_warm_start_are_in_the_middle_of_its_own_embeddings(catalogue: Catalogue, champion: Bundle) -> None:
+    net = EmbeddingNet(TRAIN.network)
+    loss = WeightedLosses((LossSettings(name="CosineSoftmax"),), torch.eye(6), TRAIN.network.dimensions)
+    rows, classes = np.arange(len(catalogue.frame)), np.unique(catalogue.frame["label"], return_inverse=True)[1]
+    start_from_bundle(net, TRAIN.network, champion, loss, catalogue, rows, classes, 64, FP32)
+    trained = champion.load()[0]
+    assert isinstance(trained, SearchNet)
+    found = embed_catalogue(copy.deepcopy(trained.tuned), Preprocessing(size=64), catalogue, rows)
+    middles = np.stack([found[classes == value].mean(0) for value in range(6)])
+    expected = normalize(torch.from_numpy(middles), dim=1)
+    assert torch.allclose(normalize(loss.losses[0].proxies.detach(), dim=1), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"), [({"dimensions": 8}, "dimensions 16, now 8"), ({"frozen_stages": 1}, "frozen_stages 0, now 1")]
+)
+def test_another_network_is_no_start(
+    catalogue: Catalogue, triplets: Triplets, champion: Bundle, tmp_path: Path, changed: dict[str, int], told: str
+) -> None:
+    settings = TRAIN.model_copy(update={"network": TRAIN.network.model_copy(update=changed)})
+    with pytest.raises(ModelError, match=f"{told}; start from scratch once"):
+        fit(catalogue, triplets, settings, tmp_path, Record(tmp_path / "record"), start=champion)
+
+
+def test_a_training_that_was_broken_off_goes_on_with_the_same_start_only(
+    catalogue: Catalogue, triplets: Triplets, champion: Bundle, tmp_path: Path
+) -> None:
+    class Broken(Record):
+        def metric(self, name: str, value: float, step: int | None = None) -> None:
+            if step == 2:
+                raise RuntimeError("broken off")
+            super().metric(name, value, step)
+
+    settings, checkpoints = TRAIN.model_copy(update={"epochs": 2}), tmp_path / "checkpoints"
+    with pytest.raises(RuntimeError, match="broken off"):
+        fit(catalogue, triplets, settings, tmp_path / "a", Broken(tmp_path / "r1"), checkpoints, champion)
+    assert [file.stem for file in checkpoints.iterdir()] == [training_key(triplets, settings, champion)]
+    assert training_key(triplets, settings) != training_key(triplets, settings, champion)
+    resumed = fit(catalogue, triplets, settings, tmp_path / "a", Record(tmp_path / "r2"), checkpoints, champion)
+    unbroken = fit(catalogue, triplets, settings, tmp_path / "b", Record(tmp_path / "r3"), start=champion)
+    assert resumed.weights_hash == unbroken.weights_hash

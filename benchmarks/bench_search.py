@@ -1,0 +1,256 @@
+"""Searching a million vectors that look like ours: our choice against FAISS set by hand, hnswlib, usearch, and Lance.
+
+The vectors: the photographs (grocery, else rendered ones) embedded by the default net before training, or by --model, reduced to
+128 dimensions by principal components; each of the million lies at a random place between a photograph and one of its ten
+nearest, and off by noise of half their distance. Queries are made in the same way and are not among them.
+
+Every contender is measured at several settings; its row is the fastest setting with recall@10 of 0.99 or more, once for queries
+one by one, once for batches of 64. `build` is what its user waits for; ours includes clustering, and trying all its ways.
+"""
+
+import argparse
+import gc
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import faiss
+import hnswlib
+import lance
+import numpy as np
+import pyarrow as pa
+from peers import Spec, page, prepare, screen
+from rich.table import Table
+from usearch.index import Index as Usearch
+
+from deeprank.data.catalogue import Catalogue
+from deeprank.model.embedding import embed_catalogue
+from deeprank.model.network import NetworkSettings, create_network
+from deeprank.model.preprocessing import Preprocessing
+from deeprank.reporting import Record
+from deeprank.search.cluster import ClusterSettings, cluster
+from deeprank.search.structures import candidates, nearest_of
+from deeprank.search.tune import IndexSettings, choose, exact
+from deeprank.serving.registry import open_release
+
+DIMENSIONS, K, WANTED, TOGETHER = 128, 10, 0.99, 64
+ASKED = 2000
+# A setting is a name and a function from queries (q, d) to the entries (q, 10) found.
+Setting = tuple[str, Callable[[np.ndarray], np.ndarray]]
+# Seconds that building took, MiB, settings to try.
+Built = tuple[float, float, list[Setting]]
+
+
+def photographs(model: str | None) -> np.ndarray:
+    """Return the real embeddings (m, 128), of unit length."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = prepare(folder)
+        catalogue = Catalogue(data["uri"], data["version"])
+        net, preprocessing = open_release(model).bundle.load() if model else (create_network(NetworkSettings()), Preprocessing())
+        found = embed_catalogue(net.eval(), preprocessing, catalogue, np.arange(len(catalogue.frame)), "embedding")
+    centred = found - found.mean(0)
+    reduced = centred @ np.linalg.svd(centred, full_matrices=False)[2][:DIMENSIONS].T
+    return reduced / np.linalg.norm(reduced, axis=1, keepdims=True)
+
+
+def grown(real: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Return (count, 128) vectors of unit length that lie among the real ones as they lie among each other."""
+    rng = np.random.default_rng(seed)
+    near = exact(real, real, 11)[:, 1:]
+    base = rng.integers(len(real), size=count)
+    other = near[base, rng.integers(10, size=count)]
+    apart = real[other] - real[base]
+    noise = rng.standard_normal((count, real.shape[1]), dtype=np.float32)
+    noise *= 0.5 * np.linalg.norm(apart, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
+    noise += real[base] + rng.random((count, 1), dtype=np.float32) * apart
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    return np.ascontiguousarray(noise, dtype=np.float32)
+
+
+def ours(vectors: np.ndarray) -> Built:
+    """Cluster, try every way, take the point chosen."""
+    start = time.perf_counter()
+    clusters = cluster(vectors, ClusterSettings())
+    with tempfile.TemporaryDirectory() as folder:
+        record = Record(Path(folder))
+        choice = choose(vectors, clusters, IndexSettings(recall=WANTED), record)
+    seconds = time.perf_counter() - start
+    screen.print(choice.table.to_string(index=False))
+
+    def find(queries: np.ndarray) -> np.ndarray:
+        found = exact(vectors, queries, K) if choice.structure is None else candidates(choice.structure, choice.point, queries, K)
+        return nearest_of(vectors, queries, found, K)[0]
+
+    size = len(faiss.serialize_index(choice.structure)) if choice.structure is not None else 0
+    return seconds, (size + vectors.nbytes) / 2**20, [(f"{choice.point} of {len(clusters.centroids)} clusters", find)]
+
+
+def by_hand(factory: str, ladder: dict[str, list[float]]) -> Callable[[np.ndarray], Built]:
+    """Return a contender: an index of FAISS's factory, its parameters set by hand to each of several values."""
+
+    def build(vectors: np.ndarray) -> Built:
+        start = time.perf_counter()
+        index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors[:: max(1, len(vectors) // 200_000)])
+        index.add(vectors)
+        seconds = time.perf_counter() - start
+        space = faiss.ParameterSpace()
+
+        def at(values: Spec) -> Callable[[np.ndarray], np.ndarray]:
+            def find(queries: np.ndarray) -> np.ndarray:
+                for name, value in values.items():
+                    space.set_index_parameter(index, name, value)
+                return index.search(queries, K)[1]
+
+            return find
+
+        grids = [{}]
+        for name, values in ladder.items():
+            grids = [grid | {name: value} for grid in grids for value in values]
+        size = len(faiss.serialize_index(index)) / 2**20
+        return seconds, size, [(" ".join([factory, *(f"{name}={value:g}" for name, value in grid.items())]), at(grid)) for grid in grids]
+
+    return build
+
+
+def with_hnswlib(vectors: np.ndarray) -> Built:
+    """Build hnswlib's graph."""
+    start = time.perf_counter()
+    index = hnswlib.Index("ip", vectors.shape[1])
+    index.init_index(len(vectors), ef_construction=80, M=24)
+    index.add_items(vectors)
+    seconds = time.perf_counter() - start
+
+    def at(breadth: int) -> Callable[[np.ndarray], np.ndarray]:
+        def find(queries: np.ndarray) -> np.ndarray:
+            index.set_ef(breadth)
+            return index.knn_query(queries, K)[0].astype(np.int64)
+
+        return find
+
+    return seconds, index.index_file_size() / 2**20, [(f"M=24 ef={breadth}", at(breadth)) for breadth in BREADTHS]
+
+
+def with_usearch(vectors: np.ndarray) -> Built:
+    """Build usearch's graph."""
+    start = time.perf_counter()
+    index = Usearch(ndim=vectors.shape[1], metric="ip", dtype="f32", connectivity=24, expansion_add=80)
+    index.add(np.arange(len(vectors)), vectors)
+    seconds = time.perf_counter() - start
+
+    def at(breadth: int) -> Callable[[np.ndarray], np.ndarray]:
+        def find(queries: np.ndarray) -> np.ndarray:
+            index.expansion_search = breadth
+            return np.asarray(index.search(queries, K).keys).astype(np.int64).reshape(len(queries), K)
+
+        return find
+
+    return seconds, index.memory_usage / 2**20, [(f"connectivity=24 expansion={breadth}", at(breadth)) for breadth in BREADTHS]
+
+
+def with_lance(vectors: np.ndarray) -> Built:
+    """Build Lance's inverted lists of product-quantized vectors on a table of them on disk."""
+    folder = tempfile.TemporaryDirectory()
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+    table = pa.table({"entry": pa.array(np.arange(len(vectors))), "vector": column})
+    start = time.perf_counter()
+    dataset = lance.write_dataset(table, f"{folder.name}/v.lance")
+    dataset.create_index("vector", "IVF_PQ", metric="l2", num_partitions=1024, num_sub_vectors=32)
+    dataset = lance.dataset(dataset.uri)
+    seconds = time.perf_counter() - start
+    size = sum(file.stat().st_size for file in Path(folder.name).rglob("*") if file.is_file()) / 2**20
+
+    def at(probes: int, refine: int) -> Callable[[np.ndarray], np.ndarray]:
+        def one(query: np.ndarray) -> np.ndarray:
+            nearest = {"column": "vector", "q": query, "k": K, "nprobes": probes, "refine_factor": refine}
+            return dataset.to_table(columns=["entry"], nearest=nearest)["entry"].to_numpy()
+
+        # The folder goes with the last of these functions.
+        return lambda queries, _folder=folder: np.stack([one(query) for query in queries])
+
+    grid = [(probes, refine) for probes in (8, 16, 32, 64, 128) for refine in (4, 16)]
+    return seconds, size, [(f"IVF_PQ nprobes={probes} refine={refine}, on disk", at(probes, refine)) for probes, refine in grid]
+
+
+BREADTHS = [16, 24, 32, 48, 64, 96, 128, 192, 256, 512]
+PROBES = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]
+CONTENDERS: dict[str, Callable[[np.ndarray], Built]] = {
+    "FAISS flat": by_hand("Flat", {}),
+    "ours": ours,
+    "FAISS IVF": by_hand("IVF4096,Flat", {"nprobe": PROBES}),
+    "FAISS IVF-PQ, re-ranked": by_hand(f"IVF4096,PQ{DIMENSIONS // 2}x4fs,RFlat", {"k_factor_rf": [4, 16], "nprobe": PROBES}),
+    "FAISS HNSW": by_hand("HNSW24,Flat", {"efSearch": BREADTHS}),
+    "hnswlib": with_hnswlib,
+    "usearch": with_usearch,
+    "Lance": with_lance,
+}
+
+
+def measure(name: str, vectors: np.ndarray, queries: np.ndarray, far: np.ndarray) -> Spec:
+    """Build a contender, try its settings, return the fastest that find enough."""
+    screen.print(name)
+    seconds, size, settings = CONTENDERS[name](vectors)
+    tried = []
+    for setting, find in settings:
+        found = find(queries)
+        similarity = np.einsum("qkd,qd->qk", vectors[found.clip(0)], queries)
+        recall = float(((similarity >= far[:, None] - 1e-6) & (found >= 0)).mean())
+        if recall < 0.9 and name != "ours":
+            continue
+        few = queries[: 200 if name in ("FAISS flat", "Lance") else 1000]
+        batches = [few[i : i + TOGETHER] for i in range(0, len(few) - TOGETHER + 1, TOGETHER)]
+        alone, together = 1 / median_seconds(find, [few[i : i + 1] for i in range(len(few))]), TOGETHER / median_seconds(find, batches)
+        tried.append({"setting": setting, "recall": recall, "alone": alone, "together": together})
+        screen.print(f"  {setting}: {recall:.4f}, {alone:.0f}/s, {together:.0f}/s")
+    enough = [one for one in tried if one["recall"] >= WANTED]
+    best = {way: max(enough, key=lambda one: one[way]) if enough else None for way in ("alone", "together")}
+    gc.collect()
+    return {"contender": name, "build_seconds": seconds, "megabytes": size, "tried": tried} | best
+
+
+def median_seconds(find: Callable[[np.ndarray], np.ndarray], batches: list[np.ndarray]) -> float:
+    """Return the median time of a batch."""
+    times = []
+    for batch in batches:
+        start = time.perf_counter()
+        find(batch)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def main() -> None:
+    """Make vectors, measure every contender, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=1_000_000, help="vectors (default: %(default)s)")
+    parser.add_argument("--model", help="a bundle, or models:/deeprank@champion, whose embeddings are taken (default: the untrained net)")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="default: all")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    real = photographs(options.model)
+    vectors, queries = grown(real, options.size, 0), grown(real, ASKED, 1)
+    truth = exact(vectors, queries, K)
+    far = np.einsum("qkd,qd->qk", vectors[truth], queries).min(1)
+    results = [measure(name, vectors, queries, far) for name in options.contenders]
+    flat = next((one for one in results if one["contender"] == "FAISS flat"), results[0])
+    if options.json:
+        print(json.dumps({"size": options.size, "photographs": len(real), "results": results}))
+        return
+    title = f"{options.size:,} x {DIMENSIONS}, {len(real):,} photographs: fastest setting with recall@10 of {WANTED} or more"
+    table = Table("contender", "one by one, /s", "of flat", "in 64s, /s", "of flat", "recall", "build, s", "MiB", "setting", title=title)
+    for one in results:
+        cells = []
+        for way in ("alone", "together"):
+            cells += [f"{one[way][way]:,.0f}", f"{one[way][way] / flat[way][way]:.1f}"] if one[way] else ["not reached", ""]
+        best = one["alone"] or max(
+            one["tried"], key=lambda tried: tried["recall"], default={"recall": float("nan"), "setting": "below 0.9"}
+        )
+        table.add_row(
+            one["contender"], *cells, f"{best['recall']:.4f}", f"{one['build_seconds']:.0f}", f"{one['megabytes']:,.0f}", best["setting"]
+        )
+    page.print(table)
+
+
+if __name__ == "__main__":
+    main()

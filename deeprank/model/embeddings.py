@@ -1,0 +1,151 @@
+"""Embeddings kept: a photograph is embedded once a model, in a Lance table beside its catalogue."""
+
+import hashlib
+import json
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+import lance
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import torch
+
+import deeprank
+from deeprank.checksums import hash_file
+from deeprank.data.catalogue import Catalogue, exists
+from deeprank.errors import ConfigError
+from deeprank.model.bundle import Bundle
+from deeprank.model.embedding import BATCH, embed_batches
+from deeprank.model.network import Embedder
+from deeprank.model.preprocessing import Preprocessing
+from deeprank.reporting import track
+
+# A killed job loses one chunk at most; 4,096 photographs are a minute of a CPU and 8 MB of a table.
+BATCHES_A_CHUNK = 4096 // BATCH
+ROWS_A_READ = 4096
+# What an embedding is computed with, beside the bundle: changed code or a changed package begins another table.
+SOURCES = ("model/network.py", "model/backbone.py", "model/preprocessing.py", "model/embedding.py", "data/photographs.py")
+PACKAGES = ("timm", "torchvision")
+
+
+def embedded(bundle: Bundle, catalogue: Catalogue, rows: npt.NDArray[np.int64], progress: str | None = None) -> npt.NDArray[np.float32]:
+    """Return the embeddings of rows of a catalogue's frame by a bundle's net: (len(rows), d) float32 of unit length, in order.
+
+    Only what the table has not is computed, and kept. Each call gives the same numbers for a photograph, whoever computed them.
+
+    Args:
+        bundle: whose net embeds.
+        catalogue: where the photographs are; the table lies beside it, see `table_uri`.
+        rows: indices into `catalogue.frame`.
+        progress: shown before a progress bar where there is something to embed; None for no bar.
+
+    Raises:
+        ModelError: the bundle is damaged, whether or not there is something to embed.
+
+    """
+    net, preprocessing = bundle.load()
+    uri = _begin(table_uri(bundle, catalogue), net.dimensions)
+    # Again, as a table begun by two processes at once may lose what the first had put in.
+    while _embed_missing(uri, net, preprocessing, catalogue, rows, progress):
+        pass
+    return _read(uri, catalogue.frame["id"].to_numpy()[rows])
+
+
+def embed_part(bundle: Bundle, catalogue: Catalogue, part: int, parts: int, progress: str | None = None) -> int:
+    """Embed what is missing of one of `parts` shares of a catalogue, so that processes and machines can divide it.
+
+    Which share a photograph is in depends on its id and `parts` alone: shares never overlap, and none needs to know of another.
+
+    Args:
+        bundle: whose net embeds.
+        catalogue: where the photographs are.
+        part: 1 to `parts`.
+        parts: how many shares there are.
+        progress: shown before a progress bar; None for no bar.
+
+    Returns:
+        How many photographs were embedded.
+
+    Raises:
+        ConfigError: there is no such part.
+        ModelError: the bundle is damaged.
+
+    """
+    if not 1 <= part <= parts:
+        raise ConfigError(f"part {part} of {parts}: parts are counted from 1 to {max(parts, 1)}")
+    net, preprocessing = bundle.load()
+    uri = _begin(table_uri(bundle, catalogue), net.dimensions)
+    share = catalogue.frame["id"].map(lambda photograph: int(photograph[:8], 16) % parts)
+    return _embed_missing(uri, net, preprocessing, catalogue, np.flatnonzero(share == part - 1), progress)
+
+
+def table_uri(bundle: Bundle, catalogue: Catalogue) -> str:
+    """Return where the embeddings of a catalogue by a bundle's net are kept: <catalogue>.embeddings/<model>-<key>.lance.
+
+    The table has a row a photograph: its id, and its vector, a fixed-size list of float32. The key holds all that a vector
+    depends on: weights, network, preprocessing, the code here and the packages below it.
+    """
+    checksums = bundle.config["checksums"]
+    code = {name: hash_file(Path(deeprank.__file__).parent / name) for name in SOURCES}
+    # Its full name: a build for another device is another build.
+    packages = {"torch": torch.__version__} | {name: version(name) for name in PACKAGES}
+    facts = json.dumps([checksums, bundle.config["network"], code, packages], sort_keys=True)
+    key = hashlib.sha256(facts.encode()).hexdigest()
+    return f"{catalogue.uri.rstrip('/').removesuffix('.lance')}.embeddings/{bundle.weights_hash[:16]}-{key[:16]}.lance"
+
+
+def _begin(uri: str, dimensions: int) -> str:
+    """Make an empty table where there is none, before anything is embedded: an append that makes its table may undo another's."""
+    schema = pa.schema([pa.field("id", pa.string()), pa.field("vector", pa.list_(pa.float32(), dimensions))])
+    if not exists(uri):
+        try:
+            lance.write_dataset(schema.empty_table(), uri, mode="create")
+        except OSError:
+            # Another process began it meanwhile.
+            if not exists(uri):
+                raise
+    return uri
+
+
+def _embed_missing(
+    uri: str, net: Embedder, preprocessing: Preprocessing, catalogue: Catalogue, rows: npt.NDArray[np.int64], progress: str | None
+) -> int:
+    """Embed those of rows of a catalogue's frame that the table has not; returns how many."""
+    table, ids = lance.dataset(uri), catalogue.frame["id"].to_numpy()
+    missing = np.unique(rows[_offsets(table, ids[rows]) < 0])
+    if not len(missing):
+        return 0
+    batches = iter(embed_batches(net, preprocessing, catalogue, missing))
+    if progress:
+        batches = iter(track(batches, description=progress, total=-(-len(missing) // BATCH)))
+    done = 0
+    while chunk := list(islice(batches, BATCHES_A_CHUNK)):
+        vectors = np.concatenate(chunk)
+        names = pa.array(ids[missing[done : done + len(vectors)]], pa.string())
+        rows_of_chunk = [names, pa.FixedSizeListArray.from_arrays(vectors.ravel(), net.dimensions)]
+        # Lance repeats an append whose commit another process was faster with.
+        lance.write_dataset(pa.Table.from_arrays(rows_of_chunk, schema=table.schema), uri, mode="append")
+        done += len(vectors)
+    return done
+
+
+def _read(uri: str, ids: npt.NDArray[np.object_]) -> npt.NDArray[np.float32]:
+    """Return the vectors of photographs (len(ids), d), all of which the table has."""
+    table = lance.dataset(uri)
+    offsets = _offsets(table, ids)
+    vectors = np.empty((len(ids), table.schema.field("vector").type.list_size), dtype=np.float32)
+    for start in range(0, len(ids), ROWS_A_READ):
+        wanted, where = np.unique(offsets[start : start + ROWS_A_READ], return_inverse=True)
+        column = table.take(wanted.tolist(), columns=["vector"])["vector"].combine_chunks()
+        vectors[start : start + ROWS_A_READ] = column.flatten().to_numpy().reshape(len(wanted), -1)[where]
+    return vectors
+
+
+def _offsets(table: lance.LanceDataset, ids: npt.NDArray[np.object_]) -> npt.NDArray[np.int64]:
+    """Return the first row of a table that has each photograph, -1 where none has: two processes may have embedded it at once."""
+    stored = table.to_table(columns=["id"])["id"].to_pandas().drop_duplicates()
+    offsets: npt.NDArray[np.int64] = np.append(stored.index.to_numpy(), -1)[pd.Index(stored).get_indexer(pd.Index(ids))]
+    return offsets

@@ -1,0 +1,63 @@
+"""What is new → is a training due? → as `training`, and whether a running service has taken the new champion.
+
+One fixed graph, so that any orchestrator and its own schedules can run it (Kubeflow and Airflow know no other kind): where no
+training is due, the steps after `due` skip themselves in a fraction of a second each.
+"""
+
+from zenml.enums import ExecutionMode
+
+from deeprank.data.ingest import IngestSettings
+from deeprank.evaluation.leakage import LeakageSettings
+from deeprank.search.cluster import ClusterSettings
+from deeprank.search.tune import IndexSettings
+from deeprank.serving.check_service import ServiceSettings
+from deeprank.serving.register import RegisterSettings
+from deeprank.serving.retrain import RetrainSettings
+from deeprank.training.fit import TrainSettings
+from deeprank.triplets.sampling import SampleSettings
+from pipelines.strict import strict_pipeline
+from steps.champion import champion_step
+from steps.cluster import cluster_step
+from steps.drift import drift_step
+from steps.due import due_step
+from steps.evaluate import evaluate_step
+from steps.index import index_step
+from steps.ingest import ingest_step
+from steps.leakage import leakage_step
+from steps.register import register_step
+from steps.report import report_step
+from steps.sample_triplets import sample_triplets_step
+from steps.service import service_step
+from steps.tracking import track_cached_steps
+from steps.train import train_step
+
+
+@strict_pipeline(on_cleanup=track_cached_steps, execution_mode=ExecutionMode.FAIL_FAST)
+def retraining(
+    ingest: IngestSettings = IngestSettings(),
+    leakage: LeakageSettings = LeakageSettings(),
+    due: RetrainSettings = RetrainSettings(),
+    sample_triplets: SampleSettings = SampleSettings(),
+    train: TrainSettings = TrainSettings(),
+    cluster: ClusterSettings = ClusterSettings(),
+    index: IndexSettings = IndexSettings(),
+    register: RegisterSettings = RegisterSettings(),
+    service: ServiceSettings = ServiceSettings(),
+) -> None:
+    """Ingest, check the splits, decide; then sample, train, evaluate, cluster, index, register, report, check the service."""
+    ingested = ingest_step(ingest)
+    checked = leakage_step(ingested, leakage)
+    drift = drift_step(checked, register.name)
+    catalogue = due_step(checked, drift, due, register.name)
+    triplets = sample_triplets_step(catalogue, sample_triplets)
+    if due.start == "champion":
+        bundle = train_step(catalogue, triplets, train, champion_step(catalogue, register.name))
+    else:
+        bundle = train_step(catalogue, triplets, train)
+    evaluation = evaluate_step(catalogue, triplets, bundle)
+    clusters = cluster_step(catalogue, bundle, cluster)
+    searched = index_step(catalogue, bundle, clusters, index)
+    # `checked`, not `catalogue`: its record tells of copies that were only warned of.
+    release = register_step(ingested, checked, triplets, bundle, searched, evaluation, register)
+    report = report_step(ingested, checked, drift, triplets, bundle, evaluation, clusters, searched, release)
+    service_step(release, service, after=report)

@@ -1,0 +1,114 @@
+"""A real cron daemon starts retraining on a catalogue that grew: the first run registers, the second finds nothing new."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deeprank.data.rendered import write_rendered
+from tests.e2e.conftest import LAST_RUN, Copy
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("cron") is None or shutil.which("crontab") is None, reason="cron is not installed: apt install cron"),
+    pytest.mark.skipif(os.getuid() != 0, reason="only root may start a cron daemon"),
+]
+
+# Seconds for two runs that cron starts, one of which trains.
+LIMIT = 1500
+CONFIG = """
+parameters:
+  ingest: {{source: {photographs}}}
+  due: {{min_new_images: 6, start: champion}}
+  train: {{epochs: 1, train_sizes: [64], search_size: 64, classes_per_batch: 4, precision: fp32}}
+  register: {{name: smoke, promotion: {{min_queries: 10, floor: {floor}}}}}
+"""
+
+
+@pytest.fixture
+def crontab() -> Iterator[None]:
+    """Give the user's crontab back as it was."""
+    before = subprocess.run(["crontab", "-l"], capture_output=True, text=True, check=False)
+    yield
+    if before.returncode == 0:
+        subprocess.run(["crontab", "-"], input=before.stdout, text=True, check=True)
+    else:
+        subprocess.run(["crontab", "-r"], capture_output=True, check=False)
+
+
+@pytest.fixture
+def daemon(crontab: None) -> Iterator[None]:
+    """Run a cron daemon, unless one runs already."""
+    if subprocess.run(["pgrep", "-x", "cron"], capture_output=True, check=False).returncode == 0:
+        yield
+        return
+    with subprocess.Popen(["cron", "-f"]) as process:
+        yield
+        assert process.poll() is None
+        process.terminate()
+
+
+def _grow(photographs: Path, images: int) -> None:
+    """Have as many photographs of each of six products; those that are there stay."""
+    every = photographs.with_name("every")
+    if not every.exists():
+        write_rendered(every, classes=6, images=16, size=96)
+    for file in every.rglob("*.jpg"):
+        if int(file.stem) < images:
+            target = photographs / file.relative_to(every)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+
+
+def _schedule(project: Copy, *words: str) -> Any:
+    return project.run("python", "-m", "pipelines.schedule", *words)
+
+
+def _log(file: Path) -> str:
+    """Return the log; those that leave for another run write into the middle of it."""
+    return file.read_text() if file.exists() else ""
+
+
+def test_cron_retrains_on_what_came_and_then_finds_nothing_new(project: Copy, daemon: None, tmp_path: Path) -> None:
+    photographs, config = tmp_path / "photographs", project.folder / "nightly.yaml"
+    _grow(photographs, 12)
+    # Below the floor: a training that makes no champion.
+    config.write_text(CONFIG.format(photographs=photographs, floor=1.0))
+    project.run("zenml", "pipeline", "run", "pipelines.retraining", "-c", str(config))
+    assert [(version["version"], version["aliases"]) for version in project.models()] == [(1, "challenger")]
+    _grow(photographs, 14)
+    config.write_text(CONFIG.format(photographs=photographs, floor=0.0))
+
+    # Twice: there is one entry.
+    for cron in ("0 3 * * *", "*/2 * * * *"):
+        _schedule(project, "install", "--cron", cron, "--config", str(config))
+    (entry,) = json.loads(_schedule(project, "list", "--json").stdout)
+    assert (entry["cron"], entry["config"], entry["kept_by"]) == ("*/2 * * * *", str(config), "cron")
+    log, until = Path(entry["log"]), time.monotonic() + LIMIT
+    while _log(log).count("ended with exit code 0") < 2 and time.monotonic() < until:
+        time.sleep(5)
+    text = _log(log)
+    _schedule(project, "remove")
+    assert json.loads(_schedule(project, "list", "--json").stdout) == []
+    while _log(log).count(" starting\n") > _log(log).count("ended with exit code") and time.monotonic() < until:
+        time.sleep(1)
+
+    due = "training is due: 12 new photographs and 0 gone since version 1"
+    not_due = "no training is due, the rest is skipped: nothing new since version 2"
+    assert text.count(due) == text.count(not_due) == 1, text[-8000:]
+    assert text.index(due) < text.index("registered smoke version 2 (challenger, champion)") < text.index(not_due)
+    # What cron started meanwhile left, saying why.
+    text = _log(log)
+    left = text.count("ended with exit code 75")
+    assert text.count("is in use by retraining") == left == text.count("ended with exit code") - text.count("ended with exit code 0")
+    assert [(version["version"], version["aliases"]) for version in project.models()] == [(2, "challenger, champion"), (1, "")]
+    tags = project.mlflow_run(project.python(LAST_RUN)["name"])["tags"]
+    assert tags["retrain.due"] == "no"
+    assert tags["retrain.reason"].startswith("nothing new since version 2 was trained")
+    assert "release.version" not in tags

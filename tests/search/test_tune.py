@@ -1,0 +1,90 @@
+"""The operating point is the fastest that finds enough, and says why."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from deeprank.reporting import Record
+from deeprank.search.cluster import Clusters, ClusterSettings, cluster
+from deeprank.search.structures import Point
+from deeprank.search.tune import Choice, IndexSettings, _unbeaten, choose
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((40, 16), dtype=np.float32)
+    found = centres[rng.integers(40, size=3000)] + 0.3 * rng.standard_normal((3000, 16), dtype=np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def clusters(vectors: np.ndarray) -> Clusters:
+    return cluster(vectors, ClusterSettings(clusters=40))
+
+
+@pytest.fixture(scope="module")
+def measured(vectors: np.ndarray, clusters: Clusters, tmp_path_factory: pytest.TempPathFactory) -> tuple[Choice, Record]:
+    record = Record(tmp_path_factory.mktemp("record"))
+    return choose(vectors, clusters, IndexSettings(exact_within_ms=0), record), record
+
+
+def test_every_kind_is_tried(measured: tuple[Choice, Record]) -> None:
+    table = measured[0].table
+    assert set(table["kind"]) == {"exact", "clusters", "two-level", "hnsw", "pq"}
+    assert table["recall_at_10"].iloc[0] == 1
+    # One cluster of 40 does not hold all neighbours, all of them do.
+    lists = table[table["kind"] == "clusters"]["recall_at_10"]
+    assert lists.iloc[0] < 0.999 <= lists.iloc[-1]
+
+
+def test_the_chosen_point_is_the_fastest_of_those_that_find_enough(measured: tuple[Choice, Record]) -> None:
+    choice = measured[0]
+    enough = choice.table[choice.table["recall_at_10"] >= 0.99]
+    assert str(choice.point) == enough.sort_values("milliseconds", kind="stable")["point"].iloc[0]
+    assert choice.table.set_index("point").loc[str(choice.point), "unbeaten"]
+    assert (choice.structure is None) == (choice.point.kind == "exact")
+
+
+def test_what_was_measured_is_reported(measured: tuple[Choice, Record]) -> None:
+    choice, record = measured
+    reported = {point.name: point.value for point in record.points}
+    row = choice.table.set_index("point").loc[str(choice.point)]
+    assert reported["index.recall_at_10"] == row["recall_at_10"]
+    assert reported["index.milliseconds"] == row["milliseconds"]
+    assert reported["index.exact_milliseconds"] == choice.table["milliseconds"].iloc[0]
+    assert record.notes == {"index.kind": str(choice.point), "index.reason": choice.reason}
+    assert set(record.figures) == {"index_choice"}
+    assert pd.read_csv(record.attached[0])["point"].tolist() == choice.table["point"].tolist()
+
+
+def test_while_comparing_with_everything_costs_nothing_it_is_taken_and_the_reason_said(
+    vectors: np.ndarray, clusters: Clusters, tmp_path: Path
+) -> None:
+    choice = choose(vectors, clusters, IndexSettings(exact_within_ms=1000), Record(tmp_path))
+    assert choice.point == Point(kind="exact")
+    assert choice.reason.startswith("comparing with all 3,000 takes ")
+    assert choice.reason.endswith(" ms, within the 1000 ms set")
+
+
+def test_a_point_by_hand_is_taken_as_it_is(vectors: np.ndarray, clusters: Clusters, tmp_path: Path) -> None:
+    settings = IndexSettings.model_validate(json.loads('{"search": {"kind": "clusters", "probes": 1}}'))
+    record = Record(tmp_path)
+    choice = choose(vectors, clusters, settings, record)
+    assert (choice.point, choice.structure, choice.reason) == (Point(kind="clusters", probes=1), None, "set by hand")
+    assert record.notes["index.kind"] == "clusters, probes 1"
+
+
+@pytest.mark.parametrize("search", ["fast", {"kind": "ivf"}, {"kind": "clusters", "probe": 1}, {"kind": "clusters"}])
+def test_a_way_that_there_is_not_is_refused(search: object) -> None:
+    with pytest.raises(ValidationError):
+        IndexSettings.model_validate({"search": search})
+
+
+def test_unbeaten_points() -> None:
+    table = pd.DataFrame({"recall_at_10": [1.0, 0.9, 0.9, 0.95, 0.5], "milliseconds": [10.0, 1.0, 2.0, 5.0, 1.0]})
+    assert _unbeaten(table).tolist() == [True, True, False, True, False]
