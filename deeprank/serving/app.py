@@ -3,6 +3,7 @@
 import base64
 import io
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from math import isnan
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as PathParameter
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import FileResponse
 from PIL import Image
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
@@ -57,11 +58,16 @@ def create_app(service: Service, token: str | None = None) -> FastAPI:
     _search_routes(app, service)
     _browse_routes(app, service)
     _state_routes(app, service)
-    if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    for file in sorted(PAGE.iterdir()):
+        # Each by a route of its own: files mounted at / would answer for the API's routes too, where the method is wrong.
+        app.add_route("/" if file.name == "index.html" else f"/{file.name}", _file(file), include_in_schema=False)
     app.add_middleware(Guard, limits=service.settings.limits, token=token, meters=service.meters)
     _describe_problems(app)
     return app
+
+
+def _file(file: Path) -> Callable[[Request], FileResponse]:
+    return lambda _: FileResponse(file)
 
 
 def _search_routes(app: FastAPI, service: Service) -> None:

@@ -17,7 +17,9 @@ from deeprank.evaluation.promotion import Decision, PromotionSettings, decide
 from deeprank.model.bundle import Bundle
 from deeprank.search.cluster import ClusterSettings, cluster
 from deeprank.search.index import Index
+from deeprank.serving.canary import FILE, write_canary
 from deeprank.serving.register import Registered, RegisterSettings, register
+from deeprank.serving.registry import Release
 from deeprank.triplets.sampling import Triplets
 from tests.conftest import save_untrained
 
@@ -83,3 +85,13 @@ def store(tracking: Path, catalogue: Catalogue, bundle: Bundle, embeddings: np.n
             registered.append(register(folders[-1], settings, decision(recall, before), catalogue, f"card {number}"))
             run_ids.append(run.info.run_id)
     return Store(experiment, folders, registered, run_ids)
+
+
+@pytest.fixture(scope="module")
+def folder(
+    catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, triplets: Triplets, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A release in a folder, with its canary."""
+    folder = make_release(tmp_path_factory.mktemp("served") / "release", catalogue, bundle, embeddings, triplets, 0.6)
+    write_canary(Release(folder), folder / FILE)
+    return folder

@@ -12,31 +12,18 @@ import pytest
 from PIL import Image
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.model.bundle import Bundle
 from deeprank.serving.batching import BatchSettings
-from deeprank.serving.canary import FILE, write_canary
 from deeprank.serving.guard import Limits
 from deeprank.serving.registry import Release
 from deeprank.serving.search import Searcher, together
 from deeprank.serving.service import ServeSettings
-from deeprank.triplets.sampling import Triplets
 from tests.drawing import encoded
-from tests.serving.conftest import make_release
 from tests.serving.running import Running, running
 
 SMALL_UPLOADS = ServeSettings(
     batching=BatchSettings(nets=2, decoders=2), limits=Limits(upload_bytes=200_000, pixels=1_000_000, seconds=0.5, head_seconds=0.5)
 )
 TOKEN = "correct-horse-battery"
-
-
-@pytest.fixture(scope="module")
-def folder(
-    catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, triplets: Triplets, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = make_release(tmp_path_factory.mktemp("served") / "release", catalogue, bundle, embeddings, triplets, 0.6)
-    write_canary(Release(folder), folder / FILE)
-    return folder
 
 
 @pytest.fixture(scope="module")
