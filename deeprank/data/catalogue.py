@@ -161,8 +161,16 @@ class Catalogue:
             DataError: the table no longer holds one of them.
 
         """
-        offsets = self.frame["image_row"].to_numpy()[np.asarray(rows, dtype=np.int64)]
-        unique, where = np.unique(offsets, return_inverse=True)
+        return self.stored(self.frame["image_row"].to_numpy()[np.asarray(rows, dtype=np.int64)])
+
+    def stored(self, image_rows: npt.NDArray[np.int64]) -> list[bytes]:
+        """Return the stored JPEGs of rows of the table, `image_row` of a photograph, in their order; the frame is not read.
+
+        Raises:
+            DataError: the table no longer holds one of them.
+
+        """
+        unique, where = np.unique(image_rows, return_inverse=True)
         images = self._dataset.take(unique.tolist(), columns=["image"])["image"].to_pylist()
         if any(image is None for image in images):
             raise DataError(f"catalogue {self.uri} version {self.version} has lost photographs; ingest the folder anew")

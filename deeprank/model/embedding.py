@@ -39,7 +39,7 @@ def in_background(jobs: Sequence[Callable[[], Tensor]], ahead: int = AHEAD) -> I
 
 def embed_jpegs(net: Embedder, preprocessing: Preprocessing, jpegs: Sequence[bytes]) -> npt.NDArray[np.float32]:
     """Embed a few stored photographs; returns (n, d) float32 rows of unit length."""
-    return _forward(net, torch.stack([preprocessing(jpeg) for jpeg in jpegs]))
+    return forward(net, torch.stack([preprocessing(jpeg) for jpeg in jpegs]))
 
 
 def embed_catalogue(
@@ -78,11 +78,12 @@ def embed_batches(
             return lambda: torch.stack(list(decoders.map(preprocessing, catalogue.photographs(rows[start : start + BATCH]))))
 
         for images in in_background([load(start) for start in range(0, len(rows), BATCH)]):
-            yield _forward(net, images)
+            yield forward(net, images)
 
 
 @torch.inference_mode()
-def _forward(net: Embedder, images: Tensor) -> npt.NDArray[np.float32]:
+def forward(net: Embedder, images: Tensor) -> npt.NDArray[np.float32]:
+    """Return the embeddings (n, d) float32 of unit length of a batch, uint8 (n, 3, s, s)."""
     net.eval()
     # Float32 throughout, convolutions on a GPU too: a distance is the same to 1e-5 alone and in a batch, kept and computed anew.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):

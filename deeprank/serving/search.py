@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import cached_property
 
-import lance
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from deeprank.data.photographs import canonical
 from deeprank.errors import DataError
-from deeprank.model.embedding import device
+from deeprank.model.embedding import device, forward
 from deeprank.model.memory import keep_freed_memory
 from deeprank.model.network import Embedder
 from deeprank.model.preprocessing import Preprocessing
@@ -49,12 +48,9 @@ class Searcher:
         """
         return self.model[1](canonical(image).jpeg)
 
-    @torch.inference_mode()
     def forward(self, prepared: Tensor) -> Vectors:
         """Return the embeddings (n, d) of prepared images (n, 3, size, size)."""
-        net = self.model[0]
-        found: Vectors = net(prepared.to(next(net.parameters()).device)).cpu().numpy()
-        return found
+        return forward(self.model[0], prepared)
 
     def embed(self, images: Sequence[bytes]) -> Vectors:
         """Return (n, d) embeddings of image files' bytes.
@@ -89,17 +85,13 @@ class Searcher:
             DataError: it is not indexed, or the catalogue is not here or has lost it.
 
         """
-        row = int(self.index.rows["image_row"].iloc[self.index.places_of([id])[0]])
-        image = self._photographs.take([row], columns=["image"])["image"][0].as_py()
-        if image is None:
-            raise DataError(f"the catalogue has lost photograph {id}")
-        return bytes(image)
-
-    @cached_property
-    def _photographs(self) -> lance.LanceDataset:
+        row = self.index.rows["image_row"].to_numpy()[self.index.places_of([id])]
         catalogue = self.index.catalogue
+        # A client is told, and is not to learn where the catalogue lies.
         try:
-            return lance.dataset(catalogue.uri, version=catalogue.version)
+            return catalogue.stored(row)[0]
+        except DataError:
+            raise DataError(f"the catalogue has lost photograph {id}") from None
         except (ValueError, OSError):
             raise DataError(f"the catalogue of this release, version {catalogue.version}, cannot be opened") from None
 

@@ -53,8 +53,8 @@ def test_embeddings_are_the_nets_in_the_order_of_rows(fresh: Catalogue, bundle: 
 
 def test_only_what_is_new_is_embedded(fresh: Catalogue, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    forward = embedding._forward
-    monkeypatch.setattr(embedding, "_forward", lambda net, images: asked.append(len(images)) or forward(net, images))
+    forward = embedding.forward
+    monkeypatch.setattr(embedding, "forward", lambda net, images: asked.append(len(images)) or forward(net, images))
     before = leave_out(fresh, [3, 4, 20], ["for the test"] * 3)
     old = embedded(bundle, before, _all(before))
     assert sum(asked) == len(fresh.frame) - 3
@@ -91,14 +91,14 @@ def _work(folder: Path, catalogue: Catalogue, part: int, batches: int) -> None:
     """Embed a part of two; killed when it begins the batch after so many."""
     torch.set_num_threads(1)
     _small_chunks()
-    forward, living = embedding._forward, iter(range(batches))
+    forward, living = embedding.forward, iter(range(batches))
 
     def mortal(net: torch.nn.Module, images: torch.Tensor) -> np.ndarray:
         if next(living, None) is None:
             os.kill(os.getpid(), signal.SIGKILL)
         return forward(net, images)
 
-    embedding._forward = mortal
+    embedding.forward = mortal
     embed_part(Bundle(folder), catalogue, part, 2)
 
 
@@ -121,18 +121,18 @@ def test_two_processes_share_a_catalogue_and_where_one_was_killed_its_part_goes_
 
 def test_a_job_that_ends_early_has_kept_every_whole_chunk(fresh: Catalogue, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     _small_chunks(monkeypatch.setattr)
-    forward, living = embedding._forward, iter(range(3))
+    forward, living = embedding.forward, iter(range(3))
 
     def mortal(net: torch.nn.Module, images: torch.Tensor) -> np.ndarray:
         if next(living, None) is None:
             raise KeyboardInterrupt
         return forward(net, images)
 
-    monkeypatch.setattr(embedding, "_forward", mortal)
+    monkeypatch.setattr(embedding, "forward", mortal)
     with pytest.raises(KeyboardInterrupt):
         embedded(bundle, fresh, _all(fresh))
     assert _ids(fresh, bundle) == fresh.frame["id"].tolist()[:24]
-    monkeypatch.setattr(embedding, "_forward", forward)
+    monkeypatch.setattr(embedding, "forward", forward)
     embedded(bundle, fresh, _all(fresh))
     assert _ids(fresh, bundle) == fresh.frame["id"].tolist()
 

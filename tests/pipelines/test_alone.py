@@ -74,10 +74,10 @@ def test_one_that_was_killed_keeps_nobody_out(other: subprocess.Popen[str], tmp_
     assert not (tmp_path / "run.holder").exists()
 
 
-def test_one_after_the_other_is_no_matter() -> None:
-    for _ in range(2):
-        with only_run("training"):
-            pass
+def test_one_after_the_other_is_no_matter(tmp_path: Path) -> None:
+    for name in ("training", "refreshing"):
+        with only_run(name):
+            assert (tmp_path / "run.holder").read_text().startswith(f"{name}, process {os.getpid()}")
 
 
 @pytest.mark.parametrize("given", ["soon", "-1", "nan", "inf"])
