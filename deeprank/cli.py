@@ -236,11 +236,11 @@ def search(
 
 def _stored(file: Path) -> bytes:
     """Return a photograph in the form in which the project stores it."""
-    from deeprank.data.photographs import canonical
+    from deeprank.data.photographs import stored_jpeg
 
     data = _read(file)
     try:
-        return canonical(data).jpeg
+        return stored_jpeg(data)
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
 

@@ -51,6 +51,17 @@ def canonical(data: bytes) -> Photograph:
         DataError: the bytes are no image, are truncated, or the image is too small or too large.
 
     """
+    image, jpeg, remarks = _store(data)
+    phash = int(str(imagehash.phash(image)), 16)
+    return Photograph(jpeg, image.width, image.height, phash, "; ".join(remarks))
+
+
+def stored_jpeg(data: bytes) -> bytes:
+    """Return the stored form alone, of a photograph that is only asked with: it needs no hash; raises as `canonical`."""
+    return _store(data)[1]
+
+
+def _store(data: bytes) -> tuple[Image.Image, bytes, list[str]]:
     image, remarks = _decode(data)
     scale = SHORT_SIDE / min(image.size)
     if scale < 1:
@@ -60,8 +71,7 @@ def canonical(data: bytes) -> Photograph:
     buffer = io.BytesIO()
     image.info.clear()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    phash = int(str(imagehash.phash(image)), 16)
-    return Photograph(buffer.getvalue(), image.width, image.height, phash, "; ".join(remarks))
+    return image, buffer.getvalue(), remarks
 
 
 def _decode(data: bytes) -> tuple[Image.Image, list[str]]:

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from deeprank.data.photographs import canonical
+from deeprank.data.photographs import stored_jpeg
 from deeprank.errors import DataError
 from deeprank.model.embedding import device, forward
 from deeprank.model.memory import keep_freed_memory
@@ -46,7 +46,7 @@ class Searcher:
             DataError: the bytes are no image that can be read.
 
         """
-        return self.model[1](canonical(image).jpeg)
+        return self.model[1](stored_jpeg(image))
 
     def forward(self, prepared: Tensor) -> Vectors:
         """Return the embeddings (n, d) of prepared images (n, 3, size, size)."""

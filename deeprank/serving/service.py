@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from torch import Tensor
 
-from deeprank.data.photographs import canonical
+from deeprank.data.photographs import stored_jpeg
 from deeprank.evaluation.evaluate import Evaluation
 from deeprank.evaluation.intervals import Estimate
 from deeprank.serving.batching import Batcher, BatchSettings, NotReadyError
@@ -155,7 +155,7 @@ class Service:
 
         """
         check_pixels(image, self.settings.limits.pixels)
-        return canonical(image).jpeg
+        return stored_jpeg(image)
 
     def _prepare(self, searcher: Searcher, image: bytes) -> Tensor:
         return searcher.model[1](self.stored(image))
