@@ -165,7 +165,7 @@ def with_lance(vectors: np.ndarray) -> Built:
     def at(probes: int, refine: int) -> Callable[[np.ndarray], np.ndarray]:
         def one(query: np.ndarray) -> np.ndarray:
             nearest = {"column": "vector", "q": query, "k": K, "nprobes": probes, "refine_factor": refine}
-            return dataset.to_table(columns=["entry"], nearest=nearest)["entry"].to_numpy()
+            return dataset.to_table(columns=["entry", "_distance"], nearest=nearest)["entry"].to_numpy()
 
         # The folder goes with the last of these functions.
         return lambda queries, _folder=folder: np.stack([one(query) for query in queries])
