@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -26,6 +27,8 @@ from deeprank.reporting import track
 # A killed job loses one chunk at most; 4,096 photographs are a minute of a CPU and 8 MB of a table.
 BATCHES_A_CHUNK = 4096 // BATCH
 ROWS_A_READ = 4096
+# Bytes of vectors that are held in memory at once.
+IN_MEMORY = 2**31
 # What an embedding is computed with, beside the bundle: changed code or a changed package begins another table.
 SOURCES = ("model/network.py", "model/backbone.py", "model/preprocessing.py", "model/embedding.py", "data/photographs.py")
 PACKAGES = ("timm", "torchvision")
@@ -136,12 +139,21 @@ def _read(uri: str, ids: npt.NDArray[np.object_]) -> npt.NDArray[np.float32]:
     """Return the vectors of photographs (len(ids), d), all of which the table has."""
     table = lance.dataset(uri)
     offsets = _offsets(table, ids)
-    vectors = np.empty((len(ids), table.schema.field("vector").type.list_size), dtype=np.float32)
+    vectors = _room(len(ids), table.schema.field("vector").type.list_size)
     for start in range(0, len(ids), ROWS_A_READ):
         wanted, where = np.unique(offsets[start : start + ROWS_A_READ], return_inverse=True)
         column = table.take(wanted.tolist(), columns=["vector"])["vector"].combine_chunks()
         vectors[start : start + ROWS_A_READ] = column.flatten().to_numpy().reshape(len(wanted), -1)[where]
     return vectors
+
+
+def _room(count: int, dimensions: int) -> npt.NDArray[np.float32]:
+    """Return an array of vectors to be filled; a large one lies in a file, which the system keeps in memory as far as it can."""
+    shape = (count, dimensions)
+    if 4 * count * dimensions < IN_MEMORY:
+        return np.empty(shape, dtype=np.float32)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
 
 
 def _offsets(table: lance.LanceDataset, ids: npt.NDArray[np.object_]) -> npt.NDArray[np.int64]:

@@ -6,12 +6,13 @@ import numpy as np
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.model.bundle import Bundle
-from deeprank.model.embeddings import embedded
+from deeprank.model.embeddings import embedded, table_uri
 from deeprank.reporting import Reporter
 from deeprank.search.cluster import Clusters, ClusterSettings, cluster
 from deeprank.search.figures import report_clusters
 from deeprank.search.index import Index
 from deeprank.search.structures import Vectors
+from deeprank.search.table import VectorTable
 from deeprank.search.tune import IndexSettings, choose
 from deeprank.search.walk import walk
 
@@ -35,5 +36,8 @@ def build_index(
 ) -> Index:
     """Choose how to search, and write the index of every photograph; reports index.*, see `choose`."""
     embeddings = embed_all(catalogue, bundle)
-    choice = choose(embeddings, clusters, settings, reporter)
+    table = None
+    if settings.backend == "lance":
+        table = VectorTable.build(table_uri(bundle, catalogue), catalogue.frame["id"].tolist(), clusters.centroids)
+    choice = choose(embeddings, clusters, settings, reporter, table)
     return Index.build(folder, bundle, catalogue, embeddings, clusters, choice.point, choice.structure)

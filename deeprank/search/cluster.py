@@ -128,11 +128,6 @@ class Clusters:
         """Which section each cluster is in, (k,)."""
         return self._sections[1]
 
-    @cached_property
-    def section_centroids(self) -> Floats:
-        """The mean directions of each section's centroids, (s, d) of unit length."""
-        return _directions(_sums(self.centroids, self.sections))
-
     def tree(self) -> Node:
         """Return the root of the tree."""
         nodes = [Node(i, int(self.sizes[i]), int(self.representatives[i]), 0.0, ()) for i in range(len(self.centroids))]
@@ -200,13 +195,13 @@ def cluster(embeddings: Floats, settings: ClusterSettings) -> Clusters:
         k = int(choice["k"][choice["silhouette"].argmax()])
     else:
         k = min(settings.clusters or round(np.sqrt(len(embeddings))), len(embeddings))
-    centroids, assigned = _kmeans(embeddings, k, settings)
+    centroids, assigned = kmeans(embeddings, k, settings)
     centroids, assigned, joined = _join(centroids, assigned)
     return Clusters(centroids, assigned, joined, _representatives(embeddings, assigned, joined), choice)
 
 
-def _kmeans(points: Floats, k: int, settings: ClusterSettings) -> tuple[Floats, Integers]:
-    """Return centroids, k of them or fewer as empty ones are left out, and each point's cluster."""
+def kmeans(points: Floats, k: int, settings: ClusterSettings) -> tuple[Floats, Integers]:
+    """Return centroids (k or fewer, as empty ones are left out, d) of points (n, d), and each point's cluster (n,)."""
     kmeans = faiss.Kmeans(
         points.shape[1],
         k,
@@ -239,7 +234,7 @@ def _try_numbers(embeddings: Floats, settings: ClusterSettings) -> pd.DataFrame:
     for _ in range(2):
         for k in candidates:
             if k not in found:
-                found[k] = silhouette(sample, _kmeans(sample, k, settings)[1])
+                found[k] = silhouette(sample, kmeans(sample, k, settings)[1])
         tried = sorted(found)
         best = tried.index(max(tried, key=lambda k: found[k]))
         candidates = _numbers(tried[max(0, best - 1)], tried[min(len(tried) - 1, best + 1)], 7)

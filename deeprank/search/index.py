@@ -17,12 +17,12 @@ from deeprank.data.catalogue import Catalogue
 from deeprank.errors import DataError, ModelError
 from deeprank.model.bundle import Bundle
 from deeprank.search.cluster import Clusters
-from deeprank.search.structures import Entries, Point, Vectors, add, build_structure, candidates, nearest_of, remove
-from deeprank.search.tune import exact
+from deeprank.search.structures import Distances, Entries, Point, Structure, Vectors, add, build_structure, exact, find, nearest_of, remove
+from deeprank.search.table import VectorTable
 
-FORMAT = 2
+FORMAT = 3
 ROW_COLUMNS = ["path", "id", "label", "split", "image_row", "cluster"]
-ROWS, VECTORS, STRUCTURE, MANIFEST = "rows.parquet", "vectors.npy", "structure.faiss", "index.json"
+ROWS, VECTORS, STRUCTURE, OFFSETS, MANIFEST = "rows.parquet", "vectors.npy", "structure.faiss", "offsets.npy", "index.json"
 EXACT = Point(kind="exact")
 # Of so many photographs or fewer that a filter leaves, each is compared: a structure would look past most of what it finds.
 EXACT_BELOW = 20_000
@@ -75,7 +75,7 @@ class Index:
         embeddings: Vectors,
         clusters: Clusters,
         point: Point = EXACT,
-        structure: "faiss.Index | None" = None,
+        structure: Structure = None,
     ) -> "Index":
         """Write the index of a catalogue's embeddings (len(frame), d) of unit length.
 
@@ -86,22 +86,28 @@ class Index:
             embeddings: of every row of its frame.
             clusters: of them.
             point: how to search.
-            structure: of the point's kind, where it was built already.
+            structure: of the point's kind, where it was built already, as Lance's must be.
 
         """
         folder.mkdir(parents=True, exist_ok=True)
-        if point.kind != "exact":
-            faiss.write_index(structure or build_structure(point.kind, embeddings, clusters), str(folder / STRUCTURE))
-        np.save(folder / VECTORS, embeddings)
+        table = structure if isinstance(structure, VectorTable) else None
+        if table is None:
+            if point.kind != "exact":
+                faiss.write_index(structure or build_structure(point.kind, embeddings, clusters), str(folder / STRUCTURE))
+            np.save(folder / VECTORS, embeddings)
         clusters.save(folder)
         rows = catalogue.frame.assign(cluster=clusters.assigned)[ROW_COLUMNS]
         spread = _to_centres(embeddings, clusters.centroids, clusters.assigned)
         built = {"built_from": len(rows), "added": 0, "removed": 0, "spread": float(spread.mean()), "added_spread": 0.0}
-        return cls._finish(folder, rows, {"search": point.model_dump(), "model": bundle.weights_hash, "changes": built}, catalogue)
+        facts = {"search": point.model_dump(), "model": bundle.weights_hash, "changes": built}
+        return cls._finish(folder, rows, facts, catalogue, table)
 
     @classmethod
-    def _finish(cls, folder: Path, rows: pd.DataFrame, facts: dict[str, Any], catalogue: Catalogue) -> "Index":
+    def _finish(cls, folder: Path, rows: pd.DataFrame, facts: dict[str, Any], catalogue: Catalogue, table: VectorTable | None) -> "Index":
         rows.to_parquet(folder / ROWS)
+        if table is not None:
+            np.save(folder / OFFSETS, table.offsets)
+            facts["table"] = {"uri": table.uri, "version": table.version, "checksums": table.checksums()}
         files = sorted(file.name for file in folder.iterdir() if file.is_file() and file.name != MANIFEST)
         reference = {"uri": catalogue.uri, "version": catalogue.version, "fingerprint": catalogue.fingerprint}
         checksums = {name: hash_file(folder / name) for name in files}
@@ -120,6 +126,10 @@ class Index:
         for name, checksum in facts["checksums"].items():
             if not (self.folder / name).exists() or hash_file(self.folder / name) != checksum:
                 raise ModelError(f"{self.folder / name} is missing or damaged: its checksum is not the one in {MANIFEST}")
+        for name, checksum in facts.get("table", {}).get("checksums", {}).items():
+            file = Path(facts["table"]["uri"]) / name
+            if not file.exists() or hash_file(file) != checksum:
+                raise ModelError(f"{file} is missing or damaged: its checksum is not the one in {self.folder / MANIFEST}")
         return facts
 
     @cached_property
@@ -153,16 +163,21 @@ class Index:
         return Moved(changes["built_from"], changes["added"], changes["removed"], share, farther)
 
     @cached_property
-    def _vectors(self) -> Vectors:
-        _ = self.facts
+    def _vectors(self) -> "Vectors | VectorTable":
+        if self._table:
+            return self._table
         # Mapped: a release beside another one, and several processes, share the pages.
         vectors: Vectors = np.load(self.folder / VECTORS, mmap_mode="r")
         return vectors
 
     @cached_property
-    def _structure(self) -> "faiss.Index":
-        _ = self.facts
-        return faiss.read_index(str(self.folder / STRUCTURE))
+    def _structure(self) -> Structure:
+        return self._table or faiss.read_index(str(self.folder / STRUCTURE))
+
+    @cached_property
+    def _table(self) -> VectorTable | None:
+        table = self.facts.get("table")
+        return VectorTable(table["uri"], table["version"], np.load(self.folder / OFFSETS)) if table else None
 
     def embeddings(self, places: npt.NDArray[np.int64]) -> Vectors:
         """Return (len(places), d) the embeddings of places in `rows`."""
@@ -194,7 +209,7 @@ class Index:
         if self.facts["model"] != bundle.weights_hash:
             raise ModelError(f"{self.folder} was built with another model than {bundle.folder}: build it anew")
 
-    def nearest(self, queries: Vectors, k: int, under: str = "") -> tuple[Entries, npt.NDArray[np.float64]]:
+    def nearest(self, queries: Vectors, k: int, under: str = "") -> tuple[Entries, Distances]:
         """Return the entries of each query's nearest photographs and their Euclidean distances, both (q, k or fewer), nearest first.
 
         Args:
@@ -213,15 +228,15 @@ class Index:
             return np.empty((len(queries), 0), dtype=np.int64), np.empty((len(queries), 0))
         everything = len(entries) == len(self._vectors)
         if self.point.kind == "exact" or len(entries) <= (EXACT_BELOW if under else k):
-            found = exact(self._vectors, queries, k) if everything else entries[exact(self._vectors[entries], queries, k)]
-        else:
-            allowed = None
-            # What was removed is no longer in lists; a graph keeps it, and passes over it here.
-            if under or (self.point.kind == "hnsw" and not everything):
-                allowed = np.zeros(len(self._vectors), dtype=bool)
-                allowed[entries] = True
-            found = candidates(self._structure, self.point, queries, k, allowed)
-        return nearest_of(self._vectors, queries, found, k)
+            vectors = self._vectors
+            among = vectors if everything and isinstance(vectors, np.ndarray) else vectors[entries]
+            return nearest_of(vectors, queries, entries[exact(among, queries, k)], k)
+        allowed = None
+        # What was removed is no longer in lists; a graph keeps it, and passes over it here.
+        if under or (self.point.kind == "hnsw" and not everything):
+            allowed = np.zeros(len(self._vectors), dtype=bool)
+            allowed[entries] = True
+        return find(self._structure, self.point, self._vectors, queries, k, allowed)
 
     def _entries(self, under: str) -> Entries:
         if not under:
@@ -275,23 +290,27 @@ class Index:
         entry[came], cluster[came] = len(self._vectors) + np.arange(len(came)), cluster_of
         rows = frame.assign(cluster=cluster)[ROW_COLUMNS].set_index(pd.Index(entry))
         folder.mkdir(parents=True, exist_ok=True)
-        vectors = np.concatenate([self._vectors, added])
-        if self.point.kind == "exact":
-            vectors, rows = vectors[entry], rows.reset_index(drop=True)
+        table = None
+        if self._table:
+            table, rows = self._table.changed(frame["id"].tolist()), rows.reset_index(drop=True)
+        elif self.point.kind == "exact":
+            np.save(folder / VECTORS, np.concatenate([self._vectors, added])[entry])
+            rows = rows.reset_index(drop=True)
         else:
             structure = faiss.read_index(str(self.folder / STRUCTURE))
             remove(structure, self._all_entries[gone])
             add(structure, added, len(self._vectors))
             faiss.write_index(structure, str(folder / STRUCTURE))
-        np.save(folder / VECTORS, vectors)
-        for name in self.facts["checksums"].keys() - {ROWS, VECTORS, STRUCTURE}:
+            np.save(folder / VECTORS, np.concatenate([self._vectors, added]))
+        for name in self.facts["checksums"].keys() - {ROWS, VECTORS, STRUCTURE, OFFSETS}:
             shutil.copy(self.folder / name, folder / name)
         changes = dict(self.facts["changes"])
         if len(came):
             spread = _to_centres(added, self.clusters.centroids, cluster_of).sum() + changes["added_spread"] * changes["added"]
             changes["added_spread"] = float(spread / (changes["added"] + len(came)))
         changes["added"], changes["removed"] = changes["added"] + len(came), changes["removed"] + int(gone.sum())
-        return self._finish(folder, rows, {"search": self.facts["search"], "model": self.facts["model"], "changes": changes}, catalogue)
+        facts = {"search": self.facts["search"], "model": self.facts["model"], "changes": changes}
+        return self._finish(folder, rows, facts, catalogue, table)
 
     def _assign(self, vectors: Vectors) -> Entries:
         return exact(self.clusters.centroids, vectors, 1)[:, 0] if len(vectors) else np.empty(0, dtype=np.int64)

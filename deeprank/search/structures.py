@@ -1,31 +1,41 @@
-"""What FAISS offers to find the nearest without comparing with every photograph, over the clusters of the catalogue."""
+"""What FAISS and Lance offer to find the nearest without comparing with every photograph, over the clusters of the catalogue."""
 
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, TypeAlias
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from deeprank.search.cluster import Clusters
+from deeprank.search.cluster import Clusters, ClusterSettings, kmeans
+from deeprank.search.table import VectorTable
 from deeprank.settings import Settings
 
-Kind = Literal["exact", "clusters", "two-level", "hnsw", "pq"]
+Kind = Literal["exact", "clusters", "two-level", "hnsw", "pq", "lance"]
 Vectors = npt.NDArray[np.float32]
 Entries = npt.NDArray[np.int64]
+Distances = npt.NDArray[np.float64]
+# FAISS's, or Lance's; none to compare with every vector.
+Structure: TypeAlias = faiss.Index | VectorTable | None
 
 # What each kind has to be told.
 NEEDED: dict[Kind, tuple[str, ...]] = {
     "exact": (),
     "clusters": ("probes",),
-    "two-level": ("probes", "sections"),
+    "two-level": ("probes", "clusters"),
     "hnsw": ("breadth",),
     "pq": ("probes", "rerank"),
+    "lance": ("probes",),
 }
+# There are so many cells as the root of the number of photographs, times this.
+CELLS = 4
+# Clusters whose cells are compared when a photograph is put into its cell.
+FILLING = 16
 # Of the graph: links of a photograph (twice as many on the lowest level), and candidates looked at when one is linked.
 LINKS, LINKING = 24, 80
 # Of the product quantizer: photographs that it learns from.
-LEARN_FROM = 50_000
+LEARN_FROM = 25_000
 # Numbers held at once while candidates are compared.
 GATHERED = 2**22
 
@@ -35,10 +45,11 @@ class Point(Settings):
 
     Attributes:
         kind: exact: every photograph; clusters: inverted lists whose coarse quantizer is the clusters' centroids; two-level:
-            the same, the nearest centroids being looked for in the nearest sections only; hnsw: a graph of neighbours; pq:
-            inverted lists of vectors compressed to two bits a dimension, the best of which are compared exactly.
-        probes: clusters looked into (clusters, two-level, pq).
-        sections: sections looked into (two-level).
+            lists of cells, into which the clusters are divided, the nearest cells being looked for in the nearest clusters
+            only; hnsw: a graph of neighbours; pq: inverted lists of vectors compressed to two bits a dimension, the best of
+            which are compared exactly; lance: the clusters' inverted lists in a Lance table, of which only what is looked at is read.
+        probes: clusters (clusters, pq, lance) or cells (two-level) looked into.
+        clusters: whose cells are compared (two-level).
         breadth: candidates kept on the way (hnsw: efSearch).
         rerank: candidates compared exactly for each neighbour wanted (pq).
 
@@ -46,7 +57,7 @@ class Point(Settings):
 
     kind: Kind = "exact"
     probes: int = Field(0, ge=0)
-    sections: int = Field(0, ge=0)
+    clusters: int = Field(0, ge=0)
     breadth: int = Field(0, ge=0)
     rerank: int = Field(1, ge=1)
 
@@ -63,10 +74,11 @@ class Point(Settings):
 
 
 def build_structure(kind: Kind, vectors: Vectors, clusters: Clusters, seed: int = 0) -> "faiss.Index":
-    """Return FAISS's structure of a kind other than exact over vectors (n, d) of unit length; the same input gives the same bytes."""
+    """Return a kind's structure, one of FAISS's, over vectors (n, d) of unit length; the same input gives the same bytes."""
     dimensions, k = vectors.shape[1], len(clusters.centroids)
+    # By squared distance, summed from differences: where vectors are whole, what is found needs no second look.
     if kind == "hnsw":
-        graph = faiss.IndexHNSWFlat(dimensions, LINKS, faiss.METRIC_INNER_PRODUCT)
+        graph = faiss.IndexHNSWFlat(dimensions, LINKS)
         graph.hnsw.efConstruction = LINKING
         # On several threads the order of linking, and so the graph, is another one each time.
         threads = faiss.omp_get_max_threads()
@@ -76,50 +88,90 @@ def build_structure(kind: Kind, vectors: Vectors, clusters: Clusters, seed: int 
         finally:
             faiss.omp_set_num_threads(threads)
         return graph
-    quantizer: faiss.Index = faiss.IndexFlatIP(dimensions)
-    if kind == "two-level":
-        sections = faiss.IndexFlatIP(dimensions)
-        sections.add(clusters.section_centroids)
-        quantizer = faiss.IndexIVFFlat(sections, dimensions, len(clusters.section_centroids), faiss.METRIC_INNER_PRODUCT)
-        # Exact while the lists are filled: each photograph goes to the cluster that it belongs to.
-        quantizer.nprobe = len(clusters.section_centroids)
-    quantizer.add(clusters.centroids)
+    flat = faiss.IndexFlatL2(dimensions)
+    flat.add(clusters.centroids)
     if kind == "pq":
-        lists = faiss.IndexIVFPQFastScan(
-            quantizer, dimensions, k, dimensions // 2 if dimensions % 2 == 0 else dimensions, 4, faiss.METRIC_INNER_PRODUCT
-        )
-        lists.pq.cp.seed = seed
+        bits = 8 if len(vectors) >= LEARN_FROM else 4
+        # Two bits a dimension, in parts of a number of dimensions that divides them all.
+        parts = max(part for part in range(1, 2 * dimensions // bits + 1) if dimensions % part == 0)
+        lists = faiss.IndexIVFPQ(flat, dimensions, k, parts, bits)
+        lists.pq.cp.seed = lists.cp.seed = seed
         lists.train(vectors[np.random.default_rng(seed).permutation(len(vectors))[:LEARN_FROM]])
+    elif kind == "two-level":
+        cells = _cells(vectors, clusters, seed)
+        quantizer = faiss.IndexIVFFlat(flat, dimensions, k)
+        quantizer.nprobe = FILLING
+        quantizer.add(cells)
+        lists = faiss.IndexIVFFlat(quantizer, dimensions, len(cells))
     else:
-        lists = faiss.IndexIVFFlat(quantizer, dimensions, k, faiss.METRIC_INNER_PRODUCT)
+        lists = faiss.IndexIVFFlat(flat, dimensions, k)
     lists.add(vectors)
     return lists
 
 
-def candidates(structure: "faiss.Index", point: Point, queries: Vectors, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> Entries:
-    """Return (len(queries), k x rerank) entries, -1 where fewer were found.
+def _cells(vectors: Vectors, clusters: Clusters, seed: int) -> Vectors:
+    """Divide each cluster by k-means into cells of like size; returns the cells' centres (c, d) of unit length."""
+    photographs = max(1.0, len(vectors) ** 0.5 / CELLS)
+    order, sizes = np.argsort(clusters.assigned, kind="stable"), np.bincount(clusters.assigned)
+    cells = []
+    for members in np.split(order, np.cumsum(sizes)[:-1]):
+        inside = vectors[np.sort(members)]
+        cells.append(kmeans(inside, max(1, round(len(inside) / photographs)), ClusterSettings(iterations=10, seed=seed))[0])
+    return np.concatenate(cells)
+
+
+def find(
+    structure: Structure,
+    point: Point,
+    vectors: Vectors | VectorTable,
+    queries: Vectors,
+    k: int,
+    allowed: npt.NDArray[np.bool_] | None = None,
+) -> tuple[Entries, Distances]:
+    """Return each query's k nearest entries and their Euclidean distances, both (q, k), nearest first; -1 and inf where fewer are found.
 
     Args:
-        structure: of the point's kind.
+        structure: of the point's kind; None for exact, which wants the vectors in memory.
         point: how thoroughly.
+        vectors: (n, d) of unit length.
         queries: (q, d) of unit length.
         k: neighbours wanted.
-        allowed: (n,) which entries may be found; None: all.
+        allowed: (n,) which entries may be found; None: all. Of no use to exact.
 
     """
-    options = {}
-    if allowed is not None:
-        options["sel"] = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-    if point.kind == "hnsw":
-        parameters = faiss.SearchParametersHNSW(efSearch=max(point.breadth, k), **options)
-    elif point.kind == "two-level":
-        inner = faiss.SearchParametersIVF(nprobe=point.sections)
-        parameters = faiss.SearchParametersIVF(nprobe=point.probes, quantizer_params=inner, **options)
+    if isinstance(structure, VectorTable):
+        return structure.nearest(queries, k, point.probes, allowed)
+    assert not isinstance(vectors, VectorTable), "a table is searched by its own lists"
+    if structure is None:
+        return nearest_of(vectors, queries, exact(vectors, queries, k), k)
+    if allowed is None:
+        parameters = _parameters(point)
     else:
-        parameters = faiss.SearchParametersIVF(nprobe=point.probes, **options)
+        parameters = _new_parameters(point, sel=faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")))
     # pytorch-metric-learning imports FAISS's torch wrappers, which put their own search, without parameters, over this one.
     search = getattr(structure, "search_numpy", structure.search)
-    _, found = search(queries, min(k * point.rerank, structure.ntotal), params=parameters)
+    squared, entries = search(queries, min(k * point.rerank, structure.ntotal), params=parameters)
+    if point.kind == "pq":
+        return nearest_of(vectors, queries, entries, k)
+    squared[entries < 0] = np.inf
+    return entries, np.sqrt(squared, dtype=np.float64)
+
+
+def _new_parameters(point: Point, **options: object) -> "faiss.SearchParameters":
+    if point.kind == "hnsw":
+        return faiss.SearchParametersHNSW(efSearch=point.breadth, **options)
+    if point.kind == "two-level":
+        return faiss.SearchParametersIVF(nprobe=point.probes, quantizer_params=faiss.SearchParametersIVF(nprobe=point.clusters), **options)
+    return faiss.SearchParametersIVF(nprobe=point.probes, **options)
+
+
+# Making them takes as long as looking into a list.
+_parameters = lru_cache(64)(_new_parameters)
+
+
+def exact(vectors: Vectors, queries: Vectors, k: int) -> Entries:
+    """Return the k nearest entries of each query by comparing with every one of them."""
+    _, found = faiss.knn(queries, np.asarray(vectors), min(k, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
     entries: Entries = found
     return entries
 
@@ -138,7 +190,7 @@ def add(structure: "faiss.Index", vectors: Vectors, first: int) -> None:
         structure.add(vectors)
 
 
-def nearest_of(vectors: Vectors, queries: Vectors, entries: Entries, k: int) -> tuple[Entries, npt.NDArray[np.float64]]:
+def nearest_of(vectors: Vectors | VectorTable, queries: Vectors, entries: Entries, k: int) -> tuple[Entries, npt.NDArray[np.float64]]:
     """Return the k nearest of each query's candidates and their Euclidean distances, both (q, min(k, c)), nearest first.
 
     Args:

@@ -4,19 +4,20 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from deeprank.evaluation.figures import BAR, NEUTRAL, RIGHT
 from deeprank.reporting import Reporter, track
 from deeprank.search.cluster import Clusters
-from deeprank.search.structures import Entries, Kind, Point, Vectors, build_structure, candidates, nearest_of
+from deeprank.search.structures import Distances, Entries, Kind, Point, Structure, Vectors, build_structure, find
+from deeprank.search.table import VectorTable
 from deeprank.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -25,15 +26,20 @@ NEIGHBOURS = 10
 RECALL_QUERIES, TIMED_QUERIES, TOGETHER = 1000, 100, 64
 # A kind is not searched more thoroughly than that.
 ENOUGH = 0.9995
+# Nor further where it finds hardly more than with less: what compressed vectors cannot tell apart, no thoroughness can.
+RISES = 0.0005
 # Of the normal distribution: the recall wanted is reached with 95 % confidence, not by the luck of the queries tried.
 ONE_SIDED = 1.645
+EXACT = Point(kind="exact")
 RERANK = (4, 16)
+AROUND = 4
 
 
 class IndexSettings(Settings):
     """How to search.
 
     Attributes:
+        backend: faiss, in memory; or lance, where the vectors stay in a table on a disk or in an object store, and lists too.
         search: auto: measured, the fastest with the recall wanted; or one point by hand, e.g. {kind: clusters, probes: 1}.
         recall: of the 10 nearest, the share that must be found.
         exact_within_ms: while comparing with every photograph takes no longer than that, auto does: embedding the photograph
@@ -42,15 +48,22 @@ class IndexSettings(Settings):
 
     """
 
+    backend: Literal["faiss", "lance"] = "faiss"
     search: Literal["auto"] | Point = "auto"
     recall: float = Field(0.99, gt=0, le=1)
     exact_within_ms: float = Field(5.0, ge=0)
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if isinstance(self.search, Point) and (self.search.kind == "lance") != (self.backend == "lance"):
+            raise ValueError(f"backend {self.backend} has no search of kind {self.search.kind}; kind lance goes with backend lance alone")
+        return self
+
 
 @dataclass(frozen=True)
 class Choice:
-    """The point chosen, why, its FAISS structure (None for exact), and what was measured.
+    """The point chosen, why, its structure (None for exact), and what was measured.
 
     `table` has a row a point: point (in words), kind, recall_at_10, recall_low (its one-sided 95 % bound), milliseconds (one query
     alone), per_second (queries in batches of 64), megabytes and build_seconds (of its structure), unbeaten (no other point has its
@@ -59,18 +72,11 @@ class Choice:
 
     point: Point
     reason: str
-    structure: "faiss.Index | None"
+    structure: Structure
     table: pd.DataFrame
 
 
-def exact(vectors: Vectors, queries: Vectors, k: int) -> Entries:
-    """Return the k nearest entries of each query by comparing with every one of them."""
-    _, found = faiss.knn(queries, np.asarray(vectors), min(k, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
-    entries: Entries = found
-    return entries
-
-
-def choose(vectors: Vectors, clusters: Clusters, settings: IndexSettings, reporter: Reporter) -> Choice:
+def choose(vectors: Vectors, clusters: Clusters, settings: IndexSettings, reporter: Reporter, table: VectorTable | None = None) -> Choice:
     """Measure recall@10 and time of many points, pick the fastest that reaches `settings.recall`, and report table and curve.
 
     The queries are photographs of the catalogue, each without itself.
@@ -81,49 +87,68 @@ def choose(vectors: Vectors, clusters: Clusters, settings: IndexSettings, report
         settings: what is wanted; a point by hand is taken as it is.
         reporter: hears index.recall_at_10, .milliseconds, .exact_milliseconds, .per_second, the notes index.kind and
             index.reason, the file index_choice.csv and its picture.
+        table: where the vectors lie in Lance's lists, and are to be searched there.
 
     """
     if isinstance(settings.search, Point):
         reporter.note("index.kind", str(settings.search))
         reporter.note("index.reason", "set by hand")
-        return Choice(settings.search, "set by hand", None, pd.DataFrame())
+        return Choice(settings.search, "set by hand", table, pd.DataFrame())
     trial = _Trial(vectors, settings)
-    rows, best, kept = [trial.measure(Point(kind="exact"), None, 0.0)], Point(kind="exact"), None
-    fastest = float(rows[0]["milliseconds"])
-    for kind in track([kind for kind in get_args(Kind) if kind != "exact"], "trying ways to search"):
+    rows = [trial.measure(EXACT, None, 0.0)]
+    whole, best, kept = rows[0], rows[0], None
+    kinds: list[Kind] = ["lance"] if table else [kind for kind in get_args(Kind) if kind not in ("exact", "lance")]
+    for kind in track(kinds, "trying ways to search"):
         start = time.perf_counter()
-        structure = build_structure(kind, vectors, clusters, settings.seed)
+        structure = table or build_structure(kind, vectors, clusters, settings.seed)
         built = time.perf_counter() - start
-        for points in _sweeps(kind, clusters):
-            for point in points:
-                row = trial.measure(point, structure, built)
-                rows.append(row)
-                if row["recall_low"] >= settings.recall and row["milliseconds"] < fastest:
-                    best, kept, fastest = point, structure, float(row["milliseconds"])
-                if row["recall_at_10"] >= ENOUGH or row["milliseconds"] > 2 * rows[0]["milliseconds"]:
-                    break
-    table = pd.DataFrame(rows)
-    table["unbeaten"] = _unbeaten(table)
-    whole, reached = table.iloc[0], table[table["point"] == str(best)].iloc[0]
-    if whole["milliseconds"] <= settings.exact_within_ms:
-        reason = f"comparing with all {len(vectors):,} takes {whole['milliseconds']:.2f} ms, within the {settings.exact_within_ms:g} ms set"
-        best, kept, reached = Point(kind="exact"), None, whole
-    elif best.kind == "exact":
+        for points in _sweeps(kind, clusters, structure):
+            tried = _sweep(trial, points, structure, built, np.inf if table else 2 * whole["milliseconds"])
+            rows += tried
+            # Comparing with every vector of a table would read them all: it is what is found that is compared with it, no choice.
+            better = _fastest(tried if table else [best, *tried], settings.recall)
+            if better is not best:
+                best, kept = better, structure
+    measured = pd.DataFrame(rows)
+    measured["unbeaten"] = _unbeaten(measured)
+    against = f"comparing with all {len(vectors):,} takes {whole['milliseconds']:.2f} ms"
+    found = f"{best['recall_at_10']:.4f} in {best['milliseconds']:.2f} ms, {against}"
+    if not table and whole["milliseconds"] <= settings.exact_within_ms:
+        best, kept, reason = whole, None, f"{against}, within the {settings.exact_within_ms:g} ms set"
+    elif best["kind"] == "exact":
         reason = f"nothing faster reaches recall@10 {settings.recall:g}"
+    elif best["recall_low"] < settings.recall:
+        reason = f"nothing reaches recall@10 {settings.recall:g}, and this comes nearest: {found}"
     else:
-        reason = (
-            f"the fastest with recall@10 {settings.recall:g}: {reached['recall_at_10']:.4f} in {reached['milliseconds']:.2f} ms, "
-            f"comparing with all {len(vectors):,} takes {whole['milliseconds']:.2f} ms"
-        )
-    logger.info("search: %s; %s", best, reason)
+        reason = f"the fastest with recall@10 {settings.recall:g}: {found}"
+    logger.info("search: %s; %s", best["point"], reason)
     for name in ("recall_at_10", "milliseconds", "per_second"):
-        reporter.metric(f"index.{name}", float(reached[name]))
+        reporter.metric(f"index.{name}", float(best[name]))
     reporter.metric("index.exact_milliseconds", float(whole["milliseconds"]))
-    reporter.note("index.kind", str(best))
+    reporter.note("index.kind", str(best["point"]))
     reporter.note("index.reason", reason)
-    reporter.attach("index_choice.csv", table.to_csv(index=False))
-    reporter.figure("index_choice", choice_curve(table, str(best), settings.recall))
-    return Choice(best, reason, kept, table)
+    told = measured.assign(point=measured["point"].map(str))
+    reporter.attach("index_choice.csv", told.to_csv(index=False))
+    reporter.figure("index_choice", choice_curve(told, str(best["point"]), settings.recall))
+    return Choice(best["point"], reason, kept, told)
+
+
+def _sweep(trial: "_Trial", points: list[Point], structure: Structure, built: float, slowest: float) -> list[dict[str, Any]]:
+    """Measure points that are more and more thorough, until that finds nothing more or takes longer than `slowest` milliseconds."""
+    rows: list[dict[str, Any]] = []
+    for point in points:
+        rows.append(trial.measure(point, structure, built))
+        found = [row["recall_at_10"] for row in rows]
+        if found[-1] >= ENOUGH or found[-1] < max(found[:-1], default=-1) + RISES or rows[-1]["milliseconds"] > slowest:
+            break
+    return rows
+
+
+def _fastest(rows: list[dict[str, Any]], recall: float) -> dict[str, Any]:
+    """Return the row that takes least time of those that find enough; of those that do not, the one that finds most."""
+    return min(
+        rows, key=lambda row: (row["recall_low"] < recall, row["milliseconds"] if row["recall_low"] >= recall else -row["recall_low"])
+    )
 
 
 class _Trial:
@@ -134,39 +159,42 @@ class _Trial:
         self.asked = np.random.default_rng(settings.seed).permutation(len(vectors))[:RECALL_QUERIES]
         self.queries = np.ascontiguousarray(vectors[self.asked])
         self.wanted = min(NEIGHBOURS, len(vectors) - 1)
-        _, distances = self._without_themselves(*self._find(Point(kind="exact"), None, self.queries))
+        distances = self._without_themselves(*self._find(EXACT, None, self.queries))
         # By distance, not by entry: of two photographs equally far either will do.
         self.farthest = distances[:, -1] + 1e-6
 
-    def _find(self, point: Point, structure: "faiss.Index | None", queries: Vectors) -> tuple[Entries, npt.NDArray[np.float64]]:
-        k = self.wanted + 1
-        found = exact(self.vectors, queries, k) if structure is None else candidates(structure, point, queries, k)
-        return nearest_of(self.vectors, queries, found, k)
+    def _find(self, point: Point, structure: Structure, queries: Vectors) -> tuple[Entries, Distances]:
+        return find(structure, point, self.vectors, queries, self.wanted + 1)
 
-    def _without_themselves(self, entries: Entries, distances: npt.NDArray[np.float64]) -> tuple[Entries, npt.NDArray[np.float64]]:
+    def _without_themselves(self, entries: Entries, distances: Distances) -> Distances:
         itself = entries == self.asked[:, None]
         # One that was not found leaves its place to the last.
         itself[~itself.any(axis=1), -1] = True
-        shape = len(entries), entries.shape[1] - 1
-        return entries[~itself].reshape(shape), distances[~itself].reshape(shape)
+        return distances[~itself].reshape(len(entries), -1)
 
-    def measure(self, point: Point, structure: "faiss.Index | None", built: float) -> dict[str, Any]:
+    def measure(self, point: Point, structure: Structure, built: float) -> dict[str, Any]:
         """Return a row of the table."""
-        _, distances = self._without_themselves(*self._find(point, structure, self.queries))
+        distances = self._without_themselves(*self._find(point, structure, self.queries))
         alone = [_seconds(self._find, point, structure, self.queries[i : i + 1]) for i in range(min(TIMED_QUERIES, len(self.asked)))]
         batch = self.queries[:TOGETHER]
         together = min(_seconds(self._find, point, structure, batch) for _ in range(5))
         found = (distances <= self.farthest[:, None]).mean(axis=1)
         return {
-            "point": str(point),
+            "point": point,
             "kind": point.kind,
             "recall_at_10": float(found.mean()),
             "recall_low": float(found.mean() - ONE_SIDED * found.std() / len(found) ** 0.5),
             "milliseconds": float(np.median(alone)) * 1000,
             "per_second": len(batch) / together,
-            "megabytes": (self.vectors.nbytes if structure is None else len(faiss.serialize_index(structure))) / 2**20,
+            "megabytes": self._bytes(structure) / 2**20,
             "build_seconds": built,
         }
+
+    def _bytes(self, structure: Structure) -> int:
+        """Return how much is in memory; of Lance's lists nothing has to be."""
+        if isinstance(structure, VectorTable):
+            return 0
+        return self.vectors.nbytes if structure is None else len(faiss.serialize_index(structure))
 
 
 def _seconds(job: Callable[..., object], *arguments: object) -> float:
@@ -180,14 +208,15 @@ def _steps(last: int) -> list[int]:
     return sorted({*(round(2 ** (i / 2)) for i in range(2 * last.bit_length()) if round(2 ** (i / 2)) < last), last})
 
 
-def _sweeps(kind: Kind, clusters: Clusters) -> Iterator[list[Point]]:
+def _sweeps(kind: Kind, clusters: Clusters, structure: "faiss.Index") -> Iterator[list[Point]]:
     """Yield series of points of a kind, each more and more thorough."""
-    k, sections = len(clusters.centroids), len(clusters.section_centroids)
+    k = len(clusters.centroids)
     if kind == "hnsw":
         yield [Point(kind=kind, breadth=breadth) for breadth in _steps(1024) if breadth > NEIGHBOURS]
     elif kind == "two-level":
-        # Sections that hold about four times as many clusters as are looked into.
-        yield [Point(kind=kind, probes=n, sections=min(sections, -(-4 * n * sections // k))) for n in _steps(k)]
+        cells = structure.nlist
+        # Clusters that hold about AROUND times as many cells as are looked into.
+        yield [Point(kind=kind, probes=n, clusters=min(k, -(-AROUND * n * k // cells))) for n in _steps(cells)]
     elif kind == "pq":
         for rerank in RERANK:
             yield [Point(kind=kind, probes=n, rerank=rerank) for n in _steps(k)]
@@ -207,7 +236,7 @@ def choice_curve(table: pd.DataFrame, chosen: str, wanted: float) -> Figure:
     """Draw recall against time of every point tried, the unbeaten ones joined, the chosen one ringed; `table` as of `Choice`."""
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
-    for kind, marker in zip(get_args(Kind), "sovD^", strict=True):
+    for kind, marker in zip(get_args(Kind), "sovD^P", strict=True):
         of = table[table["kind"] == kind]
         axes.scatter(of["milliseconds"], of["recall_at_10"], marker=marker, s=26, label=kind, alpha=0.8)
     edge = table[table["unbeaten"]].sort_values("milliseconds")

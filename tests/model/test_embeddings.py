@@ -79,6 +79,10 @@ def test_more_than_a_chunk_and_more_than_a_read_keep_their_order(
     rows = np.random.default_rng(0).integers(0, len(fresh.frame), 100)
     assert np.allclose(embedded(bundle, fresh, rows, "embedding"), embeddings[rows], atol=1e-6)
     assert sorted(_ids(fresh, bundle)) == sorted(fresh.frame["id"].iloc[np.unique(rows)])
+    monkeypatch.setattr("deeprank.model.embeddings.IN_MEMORY", 1)
+    in_a_file = embedded(bundle, fresh, rows)
+    assert isinstance(in_a_file, np.memmap)
+    assert np.allclose(in_a_file, embeddings[rows], atol=1e-6)
 
 
 def _small_chunks(setattr_: object = setattr) -> None:

@@ -3,14 +3,17 @@
 import json
 from pathlib import Path
 
+import lance
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
 from deeprank.reporting import Record
 from deeprank.search.cluster import Clusters, ClusterSettings, cluster
 from deeprank.search.structures import Point
+from deeprank.search.table import VectorTable
 from deeprank.search.tune import Choice, IndexSettings, _unbeaten, choose
 
 
@@ -79,10 +82,28 @@ def test_a_point_by_hand_is_taken_as_it_is(vectors: np.ndarray, clusters: Cluste
     assert record.notes["index.kind"] == "clusters, probes 1"
 
 
+def test_of_lances_points_the_fastest_that_finds_enough_is_chosen(vectors: np.ndarray, clusters: Clusters, tmp_path: Path) -> None:
+    ids, uri = [f"{i:08x}" for i in range(len(vectors))], str(tmp_path / "e.lance")
+    column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1])
+    lance.write_dataset(pa.table({"id": ids, "vector": column}), uri)
+    table = VectorTable.build(uri, ids, clusters.centroids)
+    choice = choose(vectors, clusters, IndexSettings(backend="lance", recall=0.95), Record(tmp_path / "record"), table)
+    enough = choice.table[(choice.table["recall_low"] >= 0.95) & (choice.table["kind"] == "lance")]
+    assert choice.structure is table
+    assert str(choice.point) == enough.sort_values("milliseconds", kind="stable")["point"].iloc[0]
+    assert set(choice.table["kind"]) == {"exact", "lance"}
+
+
 @pytest.mark.parametrize("search", ["fast", {"kind": "ivf"}, {"kind": "clusters", "probe": 1}, {"kind": "clusters"}])
 def test_a_way_that_there_is_not_is_refused(search: object) -> None:
     with pytest.raises(ValidationError):
         IndexSettings.model_validate({"search": search})
+
+
+@pytest.mark.parametrize(("backend", "kind"), [("faiss", "lance"), ("lance", "clusters")])
+def test_a_way_of_another_backend_is_refused(backend: str, kind: str) -> None:
+    with pytest.raises(ValidationError, match=f"backend {backend} has no search of kind {kind}"):
+        IndexSettings.model_validate({"backend": backend, "search": {"kind": kind, "probes": 1}})
 
 
 def test_unbeaten_points() -> None:

@@ -11,6 +11,7 @@ from deeprank.checksums import read_manifest, write_manifest
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ModelError
 from deeprank.model.bundle import Bundle
+from deeprank.search.index import FORMAT as INDEX_FORMAT
 from deeprank.serving.canary import FILE, FORMAT, NEIGHBOURS, PHOTOGRAPHS, check_canary, write_canary
 from deeprank.serving.registry import Release
 from deeprank.serving.search import Searcher
@@ -54,7 +55,7 @@ def test_another_net_under_the_same_index_is_noticed(folder: Path, tmp_path: Pat
     shutil.rmtree(folder / "bundle")
     shutil.copytree(other.folder, folder / "bundle")
     # As if somebody had made the index's own record fit.
-    index = read_manifest(folder / "index" / "index.json", "", 2, set())
+    index = read_manifest(folder / "index" / "index.json", "", INDEX_FORMAT, set())
     write_manifest(folder / "index" / "index.json", index | {"model": other.weights_hash})
     with pytest.raises(ModelError, match=r"has other neighbours than when it was registered: number 1 is at .* instead of 0\.0000"):
         _check(folder)
@@ -81,7 +82,7 @@ def test_a_canary_that_was_touched_or_cannot_be_asked_is_refused(folder: Path) -
     with pytest.raises(ModelError, match="damaged"):
         _check(folder)
     (folder / FILE).write_text(text)
-    index = read_manifest(folder / "index" / "index.json", "", 2, set())
+    index = read_manifest(folder / "index" / "index.json", "", INDEX_FORMAT, set())
     index["catalogue"]["uri"] = str(folder / "nowhere.lance")
     write_manifest(folder / "index" / "index.json", index)
     with pytest.raises(ModelError, match=r"the canary cannot be asked: the catalogue of this release, version 1, cannot be opened"):
