@@ -8,6 +8,7 @@ from deeprank.data.ingest import IngestSettings
 from deeprank.evaluation.leakage import LeakageSettings
 from deeprank.search.cluster import ClusterSettings
 from deeprank.search.tune import IndexSettings
+from deeprank.serving.check_service import ServiceSettings
 from deeprank.serving.register import RegisterSettings
 from deeprank.training.fit import TrainSettings
 from deeprank.triplets.sampling import SampleSettings
@@ -21,6 +22,7 @@ from steps.leakage import leakage_step
 from steps.register import register_step
 from steps.report import report_step
 from steps.sample_triplets import sample_triplets_step
+from steps.service import service_step
 from steps.tracking import track_cached_steps
 from steps.train import train_step
 
@@ -37,8 +39,9 @@ def training(
     cluster: ClusterSettings = ClusterSettings(),
     index: IndexSettings = IndexSettings(),
     register: RegisterSettings = RegisterSettings(),
+    service: ServiceSettings = ServiceSettings(),
 ) -> None:
-    """Ingest, check the splits, sample, train, evaluate, cluster, index, register, report."""
+    """Ingest, check the splits, sample, train, evaluate, cluster, index, register, report, check the running service."""
     ingested = ingest_step(ingest)
     catalogue = leakage_step(ingested, leakage)
     drift = drift_step(catalogue, register.name)
@@ -48,4 +51,5 @@ def training(
     clusters = cluster_step(catalogue, bundle, cluster)
     searched = index_step(catalogue, bundle, clusters, index)
     release = register_step(ingested, catalogue, triplets, bundle, searched, evaluation, register)
-    report_step(ingested, catalogue, drift, triplets, bundle, evaluation, clusters, searched, release)
+    report = report_step(ingested, catalogue, drift, triplets, bundle, evaluation, clusters, searched, release)
+    service_step(release, service, after=report)

@@ -40,11 +40,16 @@ class Copy:
 
     folder: Path
 
-    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def _prepared(self, command: tuple[str, ...]) -> dict[str, Any]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         environment |= {"PYTHONPATH": str(self.folder), "COLUMNS": "200"}
-        words = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
-        done = subprocess.run(words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        return {"args": [str(Path(sys.executable).with_name(command[0])), *command[1:]], "cwd": self.folder, "env": environment}
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(**self._prepared(command))
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(**self._prepared(command), capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         return done
 

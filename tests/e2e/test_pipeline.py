@@ -9,9 +9,9 @@ import pytest
 from deeprank.data.rendered import render
 from tests.e2e.conftest import LAST_RUN, Copy
 
-STEPS = {"ingest", "leakage", "drift", "sample_triplets", "train", "evaluate", "cluster", "index", "register", "report"}
+STEPS = {"ingest", "leakage", "drift", "sample_triplets", "train", "evaluate", "cluster", "index", "register", "report", "service"}
 # What looks at the world, or tells of this very run.
-ALWAYS = dict.fromkeys(("ingest", "drift", "report"), "completed")
+ALWAYS = dict.fromkeys(("ingest", "drift", "report", "service"), "completed")
 CACHED = dict.fromkeys(STEPS, "cached") | ALWAYS
 FIGURES = {"photographs", "triplet_grid", "curves", "neighbour_gallery", "recall_curve", "confusion", "per_class", "embedding_map"}
 FIGURES |= {"cluster_choice", "cluster_tree", "cluster_map", "cluster_montage", "index_choice", "explained"}

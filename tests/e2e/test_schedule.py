@@ -1,14 +1,19 @@
-"""A real cron daemon starts retraining on a catalogue that grew: the first run registers, the second finds nothing new."""
+"""A real cron daemon starts retraining on a catalogue that grew: the first run registers and the running service takes it, the second
+finds nothing new.
+"""
 
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from deeprank.data.rendered import write_rendered
@@ -28,6 +33,7 @@ parameters:
   due: {{min_new_images: 6, start: champion}}
   train: {{epochs: 1, train_sizes: [64], search_size: 64, classes_per_batch: 4, precision: fp32}}
   register: {{name: smoke, promotion: {{min_queries: 10, floor: {floor}}}}}
+  service: {{url: "{url}", on_failure: stop}}
 """
 
 
@@ -75,15 +81,36 @@ def _log(file: Path) -> str:
     return file.read_text() if file.exists() else ""
 
 
+@contextmanager
+def _service(project: Copy) -> Iterator[str]:
+    """Serve what is champion; nothing, as long as there is none."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with project.start("deeprank", "serve", "--model", "models:/smoke@champion", "--port", str(port)) as process:
+        try:
+            yield f"http://127.0.0.1:{port}"
+            assert process.poll() is None
+        finally:
+            process.terminate()
+
+
 def test_cron_retrains_on_what_came_and_then_finds_nothing_new(project: Copy, daemon: None, tmp_path: Path) -> None:
+    with _service(project) as url:
+        _retrain_twice(project, tmp_path, url)
+        answer = httpx.get(f"{url}/v1/model").json()
+        assert (answer["name"], answer["version"], answer["checked"]) == ("smoke", 2, True)
+
+
+def _retrain_twice(project: Copy, tmp_path: Path, url: str) -> None:
     photographs, config = tmp_path / "photographs", project.folder / "nightly.yaml"
     _grow(photographs, 12)
     # Below the floor: a training that makes no champion.
-    config.write_text(CONFIG.format(photographs=photographs, floor=1.0))
+    config.write_text(CONFIG.format(photographs=photographs, floor=1.0, url=url))
     project.run("zenml", "pipeline", "run", "pipelines.retraining", "-c", str(config))
     assert [(version["version"], version["aliases"]) for version in project.models()] == [(1, "challenger")]
     _grow(photographs, 14)
-    config.write_text(CONFIG.format(photographs=photographs, floor=0.0))
+    config.write_text(CONFIG.format(photographs=photographs, floor=0.0, url=url))
 
     # Twice: there is one entry.
     for cron in ("0 3 * * *", "*/2 * * * *"):
@@ -102,7 +129,8 @@ def test_cron_retrains_on_what_came_and_then_finds_nothing_new(project: Copy, da
     due = "training is due: 12 new photographs and 0 gone since version 1"
     not_due = "no training is due, the rest is skipped: nothing new since version 2"
     assert text.count(due) == text.count(not_due) == 1, text[-8000:]
-    assert text.index(due) < text.index("registered smoke version 2 (challenger, champion)") < text.index(not_due)
+    events = (due, "registered smoke version 2 (challenger, champion)", "service taken: it serves smoke version 2", not_due)
+    assert sorted(events, key=text.index) == list(events)
     # What cron started meanwhile left, saying why.
     text = _log(log)
     left = text.count("ended with exit code 75")
