@@ -39,11 +39,11 @@ def epochs_within(seconds: float, data: Spec, settings: Spec) -> Spec:
     split = Catalogue(data["uri"], data["version"]).frame["split"]
     train, val = int((split == "train").sum()), int((split == "val").sum())
     few = short["items"] / sizes
+    # Start and end, and a look at val after each epoch; it stands for those of the whole training.
     rest = max(0.0, short["took"] - sum(few / speed for speed in short["speeds"]))
-    # The rest counts as embedding: val once an epoch, all photographs before and after. It is less: that is the reserve.
-    embedding = rest / (sizes * val + 2 * few)
-    epoch = train * sum(1 / speed for speed in short["speeds"]) / sizes + val * embedding
-    return {"epochs": max(1, int((seconds - 2 * train * embedding) / epoch))}
+    step = sum(1 / speed for speed in short["speeds"]) / sizes
+    # A photograph is embedded in less than half of the time of a step: before the training each, val after each epoch.
+    return {"epochs": max(1, int((seconds - rest - train * step / 2) / (train * step + val * step / 2)))}
 
 
 class Results:

@@ -53,11 +53,11 @@ serve(sys.argv[1], port=int(sys.argv[2]), settings=ServeSettings(follow=FollowSe
 """
 
 
-def make_release(folder: Path, catalogue: Catalogue, seed: int) -> Path:
-    """Write the release of the default net with an untrained head of a seed."""
+def make_release(folder: Path, catalogue: Catalogue, seed: int, size: int) -> Path:
+    """Write the release of the default net with an untrained head of a seed, searching at so many pixels."""
     torch.manual_seed(seed)
     network = NetworkSettings()
-    bundle = Bundle.save(folder / "bundle", create_network(network), network, Preprocessing(), {"catalogue": "none"})
+    bundle = Bundle.save(folder / "bundle", create_network(network), network, Preprocessing(size=size), {"catalogue": "none"})
     net, preprocessing = bundle.load()
     embeddings = embed_catalogue(net, preprocessing, catalogue, np.arange(len(catalogue.frame)))
     Index.build(folder / "index", bundle, catalogue, embeddings, cluster(embeddings, ClusterSettings()))
@@ -162,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--size", type=int, default=256, help="pixels that the net searches at (default: 256, as configs/grocery.yaml)")
     parser.add_argument("--swaps", type=int, default=0, help="move the alias so many times meanwhile")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
@@ -180,7 +181,7 @@ def measure(scratch: Path, options: argparse.Namespace, free: socket.socket) -> 
     """Return what the benchmark prints."""
     data = prepare(str(scratch / "data"))
     catalogue = Catalogue(data["uri"], data["version"])
-    folders = [make_release(scratch / f"release-{seed}", catalogue, seed) for seed in range(2 if options.swaps else 1)]
+    folders = [make_release(scratch / f"release-{seed}", catalogue, seed, options.size) for seed in range(2 if options.swaps else 1)]
     model = str(folders[0])
     if options.swaps:
         experiment = mlflow.create_experiment("bench", (scratch / "artifacts").as_uri())
@@ -211,6 +212,7 @@ def measure(scratch: Path, options: argparse.Namespace, free: socket.socket) -> 
     versions = Counter(json.loads(body)["version"] for _, _, status, body in answers if status == 200)
     return {
         "photographs": len(catalogue.frame),
+        "pixels": options.size,
         "connections": options.connections,
         "seconds": round(took, 1),
         "requests": len(answers),

@@ -22,6 +22,6 @@ def due_step(
     reporter, photographs = Tracked(folder), catalogue.open()
     figures = {point.name: point.value for point in drift.record.points}
     decided = decide_due(photographs, name, figures, settings, reporter)
-    logger.info("%s: %s", "training is due" if decided.due else "no training is due, the rest is skipped", decided.reason)
+    logger.info("%s: %s", "training is due" if decided.due else "no training is due, its steps are skipped", decided.reason)
     reporter.save()
     return CatalogueArtifact.write(folder, photographs) if decided.due else CatalogueArtifact.skip(folder)
