@@ -29,7 +29,7 @@ NEEDED: dict[Kind, tuple[str, ...]] = {
     "lance": ("probes",),
 }
 # There are so many cells as the root of the number of photographs, times this.
-CELLS = 4
+CELLS = 8
 # Clusters whose cells are compared when a photograph is put into its cell.
 FILLING = 16
 # Of the graph: links of a photograph (twice as many on the lowest level), and candidates looked at when one is linked.

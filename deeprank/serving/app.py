@@ -58,10 +58,12 @@ def create_app(service: Service, token: str | None = None) -> FastAPI:
     _search_routes(app, service)
     _browse_routes(app, service)
     _state_routes(app, service)
-    for file in sorted(PAGE.iterdir()):
+    page = {"/" if file.name == "index.html" else f"/{file.name}": file for file in sorted(PAGE.iterdir())}
+    for path, file in page.items():
         # Each by a route of its own: files mounted at / would answer for the API's routes too, where the method is wrong.
-        app.add_route("/" if file.name == "index.html" else f"/{file.name}", _file(file), include_in_schema=False)
-    app.add_middleware(Guard, limits=service.settings.limits, token=token, meters=service.meters)
+        app.add_route(path, _file(file), include_in_schema=False)
+    # The page itself holds nothing secret: it asks for the token, and shows it with each of its requests.
+    app.add_middleware(Guard, limits=service.settings.limits, token=token, meters=service.meters, free=frozenset(page))
     _describe_problems(app)
     return app
 

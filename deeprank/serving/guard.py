@@ -22,7 +22,7 @@ from deeprank.settings import Settings
 
 log = logging.getLogger("deeprank.serving")
 
-OPEN = ("/healthz", "/readyz")
+OPEN = frozenset({"/healthz", "/readyz"})
 SECURITY = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -82,11 +82,12 @@ class Guard:
         limits: of a request.
         token: that a client must show, as a bearer's or as the password of Basic authentication; None: none.
         meters: count each request.
+        free: paths that want no token, beside those of OPEN.
 
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, token: str | None, meters: Meters) -> None:
-        self.app, self.limits, self.meters = app, limits, meters
+    def __init__(self, app: ASGIApp, limits: Limits, token: str | None, meters: Meters, free: frozenset[str] = frozenset()) -> None:
+        self.app, self.limits, self.meters, self._free = app, limits, meters, OPEN | free
         self._token = token.encode() if token else None
         self._held = 0
 
@@ -141,8 +142,9 @@ class Guard:
     def _refusal(self, scope: Scope) -> HTTPException | None:
         """Say why a request is refused by its head alone."""
         headers = Headers(scope=scope)
-        if self._token and scope["path"] not in OPEN and not self._shown(headers.get("authorization", "")):
-            return HTTPException(401, "this service wants its token", {"WWW-Authenticate": 'Bearer, Basic realm="deeprank"'})
+        if self._token and scope["path"] not in self._free and not self._shown(headers.get("authorization", "")):
+            # Basic is taken, but not asked for: a browser would put its own dialogue before the page's field.
+            return HTTPException(401, "this service wants its token", {"WWW-Authenticate": "Bearer"})
         length = headers.get("content-length", "")
         return self._too_large() if length.isdigit() and int(length) > self.limits.upload_bytes else None
 
