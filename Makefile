@@ -3,8 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 DATA ?=
+IMAGE ?= deeprank
+BASE_IMAGE ?=
+IMAGE_ARGS ?=
+# `docker` format: the other one knows no health checks.
+BUILD ?= $(shell docker info >/dev/null 2>&1 && echo docker build || echo buildah bud --layers --isolation chroot --format docker)
 
-.PHONY: help setup demo test test-slow lint bench clean
+.PHONY: help setup demo test test-slow lint bench image clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -37,6 +42,10 @@ test-slow: $(STAMP) ## The tests that take minutes
 
 bench: $(STAMP) ## Side by side with the tools a user would pick instead
 	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+image: ## The container image `deeprank`, by docker or else buildah; BASE_IMAGE=…, IMAGE_ARGS='--build-arg TORCH_INDEX=' (CUDA)
+	$(BUILD) --file docker/Dockerfile --tag $(IMAGE) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE='$(BASE_IMAGE)') \
+		--build-arg COMMIT="$$(git describe --always --dirty --abbrev=40)" $(IMAGE_ARGS) .
 
 clean: ## Remove environment and state
 	rm -rf .venv .deeprank build *.egg-info

@@ -37,11 +37,10 @@ def register_stack() -> None:
         Client.initialize(root=home())
     client = Client()
     client.activate_root(home())
-    tracking = {"tracking_uri": os.environ["MLFLOW_TRACKING_URI"]}
     components = {
         Kind.ORCHESTRATOR: ("local", {}),
         Kind.ARTIFACT_STORE: ("local", {"path": str(home() / "artifacts")}),
-        Kind.EXPERIMENT_TRACKER: ("mlflow", tracking),
+        Kind.EXPERIMENT_TRACKER: ("mlflow", tracking()),
         Kind.MODEL_REGISTRY: ("mlflow", {}),
     }
     for kind, (flavor, configuration) in components.items():
@@ -52,6 +51,17 @@ def register_stack() -> None:
     if client.list_stacks(name=STACK).total == 0:
         client.create_stack(STACK, dict.fromkeys(components, STACK))
     client.activate_stack(STACK)
+
+
+def tracking() -> dict[str, str | None]:
+    """Return where the tracker's store is, and who asks where that is a server."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    if uri.startswith(("http://", "https://")) and not (user and password):
+        # ZenML refuses a server without credentials; one that asks for none does not look at them.
+        return {"tracking_uri": uri, "tracking_username": None, "tracking_password": None, "tracking_token": token or "none"}
+    return {"tracking_uri": uri, "tracking_username": user, "tracking_password": password, "tracking_token": None}
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from deeprank.errors import ConfigError, DeepRankError
 from deeprank.home import home
 from deeprank.settings import Settings, read_yaml
+from pipelines.image import IMAGE
 
 # Seconds that a run waits for another one; unset or 0: it leaves.
 WAIT = "DEEPRANK_WAIT"
@@ -49,8 +50,8 @@ class StrictPipeline(Pipeline):
 
 
 def strict_pipeline(**options: Any) -> Callable[[Callable[..., None]], StrictPipeline]:
-    """Make a StrictPipeline of a function; options as in `zenml.pipeline`."""
-    return lambda function: StrictPipeline(name=function.__name__, entrypoint=function, **options)
+    """Make a StrictPipeline of a function, whose steps run in the project's image; options as in `zenml.pipeline`."""
+    return lambda function: StrictPipeline(name=function.__name__, entrypoint=function, settings={"docker": IMAGE}, **options)
 
 
 def check_config(file: Path, entrypoint: Callable[..., None]) -> None:

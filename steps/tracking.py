@@ -1,6 +1,7 @@
 """Into MLflow: as a step reports it, and again for a step that came from the cache."""
 
 import logging
+import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,11 +66,14 @@ def flatten(settings: dict[str, object], prefix: str = "") -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """Return the commit that the code is at, with -dirty where the working tree differs; `unknown` outside a checkout."""
+    """Return the commit that the code is at, with -dirty where the working tree differs.
+
+    Outside a checkout: the one that the image was built from, else `unknown`.
+    """
     told = subprocess.run(
         ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, check=False
     )
-    return told.stdout.strip() or "unknown"
+    return told.stdout.strip() or os.environ.get("DEEPRANK_COMMIT") or "unknown"
 
 
 def track_cached_steps() -> None:

@@ -34,6 +34,8 @@ from deeprank.settings import Settings
 from deeprank.triplets.sampling import Triplets
 
 RELEASE_CODE = Path(__file__).with_name("release_model.py")
+# Characters that MLflow's databases keep of a description; PostgreSQL refuses more.
+DESCRIPTION = 5000
 
 
 class RegisterSettings(Settings):
@@ -140,6 +142,14 @@ def refresh(name: str, catalogue: Catalogue, reporter: Reporter) -> Registered |
         return register(folder, RegisterSettings(name=name), Decision("refreshed", True, reason), catalogue, f"{reason}.\n\n{card}")
 
 
+def _description(card: str) -> str:
+    """Return as much of a model card as MLflow keeps, in whole lines."""
+    if len(card) <= DESCRIPTION:
+        return card
+    more = "\n\nThe whole card is gate/model_card.md of this release."
+    return card[: DESCRIPTION - len(more)].rpartition("\n")[0] + more
+
+
 def register(folder: Path, settings: RegisterSettings, decision: Decision, catalogue: Catalogue, card: str) -> Registered:
     """Write a release folder as one model version of the active MLflow run; set `challenger`, and `champion` as was decided.
 
@@ -183,7 +193,7 @@ def register(folder: Path, settings: RegisterSettings, decision: Decision, catal
     facts |= {name: f"{value:.6g}" for name, value in decision.figures().items()}
     for key, value in facts.items():
         client.set_model_version_tag(settings.name, str(version), key, value)
-    client.update_model_version(settings.name, str(version), card)
+    client.update_model_version(settings.name, str(version), _description(card))
     client.set_registered_model_alias(settings.name, "challenger", str(version))
     if decision.promoted:
         crown(settings.name, version, "refresh" if decision.state == "refreshed" else "gate", decision.reason)

@@ -131,7 +131,7 @@ def test_two_levels_look_into_the_nearest_cells_of_the_nearest_clusters_only(
     point = Point(kind="two-level", probes=1, clusters=1)
     index = Index.build(tmp_path, bundle, catalogue, embeddings, clusters, point)
     structure = build_structure("two-level", embeddings, clusters)
-    cells = faiss.downcast_index(structure.quantizer).reconstruct_n(0, structure.nlist)
+    cells = np.asarray(faiss.downcast_index(structure.quantizer).reconstruct_n(0, structure.nlist))
     assert len(cells) > len(clusters.centroids)
     above = np.argmax(cells @ clusters.centroids.T, axis=1)
     # Every cluster is looked into when a photograph is put into its cell: here there are fewer than are compared then.

@@ -15,7 +15,7 @@ from deeprank.evaluation.compare import embed_and_evaluate
 from deeprank.evaluation.promotion import PromotionSettings
 from deeprank.model.bundle import Bundle
 from deeprank.reporting import Record
-from deeprank.serving.register import RegisterSettings, judge, register
+from deeprank.serving.register import DESCRIPTION, RegisterSettings, _description, judge, register
 from deeprank.serving.registry import fetch, find
 from deeprank.triplets.sampling import Triplets
 from tests.conftest import save_untrained
@@ -120,3 +120,12 @@ def test_a_champion_that_cannot_be_loaded_makes_the_comparison_invalid(
     found = judge(catalogue, triplets, evaluation, RegisterSettings(name="damaged", promotion=FEW), Record(tmp_path))
     assert (found.state, found.promoted) == ("invalid", False)
     assert "the champion, version 1, cannot be loaded" in found.reason
+
+
+def test_a_description_is_no_longer_than_a_database_keeps() -> None:
+    lines = "\n".join(f"| parameter.{number} | {number} |" for number in range(400))
+    kept = _description(lines)
+    assert 0.9 * DESCRIPTION < len(kept) <= DESCRIPTION
+    assert kept.endswith("gate/model_card.md of this release.")
+    assert set(kept.splitlines()[:-2]) <= set(lines.splitlines())
+    assert _description("card") == "card"

@@ -1,0 +1,21 @@
+"""The image in which steps run where the orchestrator starts containers: the project's own, and on it what the stack needs."""
+
+from zenml.config import DockerSettings
+from zenml.config.docker_settings import DockerBuildConfig, DockerBuildOptions, PythonPackageInstaller
+
+from deeprank.home import PROJECT
+
+IMAGE = DockerSettings(
+    dockerfile=str(PROJECT / "docker" / "Dockerfile"),
+    build_context_root=str(PROJECT),
+    # The stage in which the user is still root, who may install; ZenML then sets the user.
+    parent_image_build_config=DockerBuildConfig(build_options=DockerBuildOptions(target="project")),
+    user="1000",
+    python_package_installer=PythonPackageInstaller.PIP,
+    python_package_installer_args={"constraint": "/project/constraints.txt"},
+    # The code is in the image already. ZenML does not know that: it would take up an image that was made of older code.
+    allow_including_files_in_images=False,
+    allow_download_from_code_repository=False,
+    allow_download_from_artifact_store=False,
+    prevent_build_reuse=True,
+)
