@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from deeprank.errors import DeepRankError
+from deeprank.model.memory import keep_freed_memory
 from deeprank.serving.search import Searcher, Vectors
 from deeprank.settings import Settings
 
@@ -98,6 +99,7 @@ class Batcher:
         batched: Callable[[int], object] = int,
     ) -> None:
         self.settings, self._decode, self._batched = settings, decode, batched
+        keep_freed_memory()
         # Of the whole process: a search is one query against one matrix.
         threadpool_limits(1, user_api="blas")
         self.waiting = 0
