@@ -202,6 +202,8 @@ CONTENDERS: dict[str, Callable[[np.ndarray], Built]] = {
     "ours": ours,
     "ours, backend lance": ours_in_lance,
     "FAISS IVF": by_hand("IVF4096,Flat", {"nprobe": PROBES}),
+    "FAISS IVF, more lists": by_hand("IVF8192,Flat", {"nprobe": PROBES}),
+    "FAISS IVF, lists by a graph": by_hand("IVF16384_HNSW32,Flat", {"nprobe": PROBES}),
     "FAISS IVF-PQ, re-ranked": by_hand(f"IVF4096,PQ{DIMENSIONS // 2}x4fs,RFlat", {"k_factor_rf": [4, 16], "nprobe": PROBES}),
     "FAISS HNSW": by_hand("HNSW24,Flat", {"efSearch": BREADTHS}),
     "hnswlib": with_hnswlib,

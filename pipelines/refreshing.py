@@ -11,4 +11,4 @@ from steps.tracking import track_cached_steps
 @strict_pipeline(on_cleanup=track_cached_steps)
 def refreshing(ingest: IngestSettings = IngestSettings(), register: RegisterSettings = RegisterSettings()) -> None:
     """Ingest, refresh the champion's index."""
-    refresh_step(ingest_step(ingest), register.name, needs_champion=True)
+    refresh_step(ingest_step(ingest), register.name)

@@ -1,8 +1,7 @@
 """What is new → is a training due? → as `training`, and whether a running service has taken the new champion.
 
 One fixed graph, so that any orchestrator and its own schedules can run it (Kubeflow and Airflow know no other kind): where no
-training is due, the steps after `due` skip themselves in a fraction of a second each, but for the last: it has the champion's index
-hold today's photographs.
+training is due, the steps after `due` skip themselves in a fraction of a second each.
 """
 
 from zenml.enums import ExecutionMode
@@ -25,7 +24,6 @@ from steps.evaluate import evaluate_step
 from steps.index import index_step
 from steps.ingest import ingest_step
 from steps.leakage import leakage_step
-from steps.refresh import refresh_step
 from steps.register import register_step
 from steps.report import report_step
 from steps.sample_triplets import sample_triplets_step
@@ -46,7 +44,7 @@ def retraining(
     register: RegisterSettings = RegisterSettings(),
     service: ServiceSettings = ServiceSettings(),
 ) -> None:
-    """Ingest, check the splits, decide; sample, train, evaluate, cluster, index, register, report, check the service; refresh the index."""
+    """Ingest, check the splits, decide; then sample, train, evaluate, cluster, index, register, report, check the service."""
     ingested = ingest_step(ingest)
     checked = leakage_step(ingested, leakage)
     drift = drift_step(checked, register.name)
@@ -62,6 +60,4 @@ def retraining(
     # `checked`, not `catalogue`: its record tells of copies that were only warned of.
     release = register_step(ingested, checked, triplets, bundle, searched, evaluation, register)
     report = report_step(ingested, checked, drift, triplets, bundle, evaluation, clusters, searched, release)
-    served = service_step(release, service, after=report)
-    # What came is findable in the morning, whether or not a training was due and its model was promoted.
-    refresh_step(checked, register.name, needs_champion=False, after=served)
+    service_step(release, service, after=report)

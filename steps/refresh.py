@@ -4,7 +4,6 @@ import logging
 from typing import Annotated
 
 from deeprank.serving.register import RELEASE_CODE, refresh
-from deeprank.serving.registry import find
 from steps.artifacts.base import Artifact, new_folder
 from steps.artifacts.catalogue import CatalogueArtifact
 from steps.step import pipeline_step
@@ -15,15 +14,12 @@ logger = logging.getLogger(__name__)
 
 # Always runs: who is champion is no input that a cache key could hold.
 @pipeline_step(__file__, RELEASE_CODE, enable_cache=False)
-def refresh_step(catalogue: CatalogueArtifact, name: str, needs_champion: bool) -> Annotated[Artifact, "refreshed"]:
+def refresh_step(catalogue: CatalogueArtifact, name: str) -> Annotated[Artifact, "refreshed"]:
     """Add what came, take out what is gone, register."""
     folder = new_folder()
     reporter = Tracked(folder)
-    if not needs_champion and find(name, "champion") is None:
-        said = "there is no champion to refresh"
-    else:
-        registered = refresh(name, catalogue.open(), reporter)
-        said = f"registered {name} version {registered.version}: {registered.decision.reason}" if registered else "nothing to refresh"
+    registered = refresh(name, catalogue.open(), reporter)
+    said = f"registered {name} version {registered.version}: {registered.decision.reason}" if registered else "nothing to refresh"
     logger.info(said)
     reporter.note("refresh", said)
     reporter.save()

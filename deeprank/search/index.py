@@ -230,7 +230,8 @@ class Index:
         if self.point.kind == "exact" or len(entries) <= (EXACT_BELOW if under else k):
             vectors = self._vectors
             among = vectors if everything and isinstance(vectors, np.ndarray) else vectors[entries]
-            return nearest_of(vectors, queries, entries[exact(among, queries, k)], k)
+            places, distances = nearest_of(among, queries, exact(among, queries, k), k)
+            return entries[places], distances
         allowed = None
         # What was removed is no longer in lists; a graph keeps it, and passes over it here.
         if under or (self.point.kind == "hnsw" and not everything):
@@ -274,7 +275,11 @@ class Index:
         Args:
             folder: where to; not this index's own.
             catalogue: the photographs that are to be indexed.
-            embed: returns the embeddings (m, d) of rows of its frame, by this index's model.
+            embed: returns the embeddings (m, d) of rows of its frame, by this index's model; where they are searched in a table, it
+                has put them there.
+
+        Raises:
+            ModelError: the table lacks a photograph, as code or packages that embed have changed since.
 
         """
         frame = catalogue.frame
@@ -292,7 +297,7 @@ class Index:
         folder.mkdir(parents=True, exist_ok=True)
         table = None
         if self._table:
-            table, rows = self._table.changed(frame["id"].tolist()), rows.reset_index(drop=True)
+            table, rows = VectorTable.build(self._table.uri, frame["id"].tolist(), self.clusters.centroids), rows.reset_index(drop=True)
         elif self.point.kind == "exact":
             np.save(folder / VECTORS, np.concatenate([self._vectors, added])[entry])
             rows = rows.reset_index(drop=True)

@@ -41,29 +41,22 @@ class VectorTable:
             ids: (n,) photographs that can be found.
             centroids: (k, d) of unit length.
 
+        Raises:
+            ModelError: the table lacks one of the photographs.
+
         """
-        table = lance.dataset(uri)
-        table.create_index(
+        table = lance.dataset(uri).create_index(
             COLUMN, "IVF_FLAT", metric="L2", num_partitions=len(centroids), ivf_centroids=np.ascontiguousarray(centroids), replace=True
         )
-        return cls._pinned(uri, ids)
-
-    def changed(self, ids: Sequence[str]) -> "VectorTable":
-        """Return the table with other photographs; what was added to it since goes into the lists that there are."""
-        table = lance.dataset(self.uri)
-        table.optimize.optimize_indices()
-        return self._pinned(self.uri, ids)
-
-    @classmethod
-    def _pinned(cls, uri: str, ids: Sequence[str]) -> "VectorTable":
-        table = lance.dataset(uri)
         name = f"index-{table.version}"
         if name not in table.tags.list():
             table.tags.create(name, table.version)
         # Two processes may have embedded a photograph at once.
         stored = table.to_table(columns=["id"])["id"].to_pandas().drop_duplicates()
-        offsets = stored.index.to_numpy()[pd.Index(stored).get_indexer(pd.Index(ids))]
-        return cls(uri, table.version, offsets)
+        places = pd.Index(stored).get_indexer(pd.Index(ids))
+        if (places < 0).any():
+            raise ModelError(f"{uri} holds no embedding of photograph {ids[int(np.argmin(places))]}: build the index anew")
+        return cls(uri, table.version, stored.index.to_numpy()[places])
 
     @cached_property
     def _table(self) -> Any:

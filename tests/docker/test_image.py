@@ -187,7 +187,7 @@ def test_a_service_that_does_not_answer_is_unwell_and_a_job_is_well(image: str) 
         _run(*RUN, "--rm", "--entrypoint", "python", image, *healthy, "serve", "--port", "1")
 
 
-def test_the_pipeline_sets_up_its_state_and_starts(image: str) -> None:
+def test_a_job_sets_up_its_state_as_user_1000_and_asks_for_its_config(image: str) -> None:
     told = _run(*RUN, "--rm", image, "run", "configs/no-such-file.yaml", "--help")
     assert "Run the training pipeline" in told
     assert _run(*RUN, "--rm", "--entrypoint", "sh", image, "-c", "command -v cc gcc c++ make || id --user").strip() == "1000"

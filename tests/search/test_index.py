@@ -336,6 +336,24 @@ def test_what_came_is_found_and_what_is_gone_is_not(point: Point, bundle: Bundle
     assert fresh.moved.rebuild == ""
 
 
+def test_lances_lists_stay_those_of_the_clusters(bundle: Bundle, tmp_path: Path) -> None:
+    changed, _, _, _ = _change(tmp_path, bundle, Point(kind="lance", probes=8), 4000, 100, 16)
+    table = changed.facts["table"]
+    (index,) = lance.dataset(table["uri"], version=table["version"]).describe_indices()
+    assert len(index.segments) == 1
+    statistics = lance.dataset(table["uri"], version=table["version"]).stats.index_stats(index.name)
+    assert statistics["num_unindexed_rows"] == 0
+    assert statistics["indices"][0]["num_partitions"] == len(changed.clusters.centroids) == 50
+
+
+def test_a_photograph_whose_embedding_is_elsewhere_is_not_taken_for_another(
+    catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
+) -> None:
+    index = _build(tmp_path / "i", Point(kind="lance", probes=6), catalogue, bundle, embeddings)
+    with pytest.raises(ModelError, match="holds no embedding of photograph ff: build the index anew"):
+        VectorTable.build(index.facts["table"]["uri"], [catalogue.frame["id"][0], "ff"], index.clusters.centroids)
+
+
 def test_what_lies_far_from_the_clusters_calls_for_a_rebuild(bundle: Bundle, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     near = np.eye(8, dtype=np.float32)[:1] + 0.1 * _unit(rng, 100, 8)
