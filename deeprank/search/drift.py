@@ -170,8 +170,8 @@ def untrained_part(net: Embedder, embeddings: npt.NDArray[np.float32]) -> npt.ND
     return net.before_training(embeddings) if isinstance(net, SearchNet) else embeddings
 
 
-def measure_drift(catalogue: Catalogue, bundle: Bundle, index: Index, reporter: Reporter) -> Drift:
-    """Compare the catalogue's photographs that the champion's index lacks with the train photographs that it has.
+def measure_drift(catalogue: Catalogue, bundle: Bundle, index: Index, reporter: Reporter, made_from: Sequence[str] | None = None) -> Drift:
+    """Compare the catalogue's photographs that are new to the champion with its train photographs.
 
     Reports drift.new_photographs, .new_classes and .vanished_classes (with their names), with 8 new photographs or more also
     drift.mmd, .p_value and .classes_drifted, and draws what lies farthest from all that is known.
@@ -180,6 +180,7 @@ def measure_drift(catalogue: Catalogue, bundle: Bundle, index: Index, reporter: 
         catalogue: today's.
         bundle, index: of the champion.
         reporter: hears all of it.
+        made_from: ids of the photographs that were there when its model was trained; None: all that are indexed.
 
     Raises:
         ModelError: the index is another model's.
@@ -187,8 +188,9 @@ def measure_drift(catalogue: Catalogue, bundle: Bundle, index: Index, reporter: 
     """
     index.require(bundle)
     frame = catalogue.frame
-    came = np.flatnonzero(~frame["id"].isin(index.rows["id"]))
-    train = np.flatnonzero(index.rows["split"] == "train")
+    before = index.rows["id"].isin(index.rows["id"] if made_from is None else made_from)
+    came = np.flatnonzero(~frame["id"].isin(index.rows["id"][before]))
+    train = np.flatnonzero(before & (index.rows["split"] == "train"))
     known, known_rows = index.embeddings(train), index.rows.iloc[train]
     new = np.empty((0, known.shape[1]), dtype=np.float32)
     if len(came):
@@ -196,7 +198,7 @@ def measure_drift(catalogue: Catalogue, bundle: Bundle, index: Index, reporter: 
         new = embedded(bundle, catalogue, came, "embedding new photographs")
         known, new = untrained_part(net, known), untrained_part(net, new)
         reporter.note("drift.measured_in", "features before training" if isinstance(net, SearchNet) else WHOLE)
-    found = drift(known, known_rows["label"], new, frame["label"].iloc[came], index.rows["label"], frame["label"])
+    found = drift(known, known_rows["label"], new, frame["label"].iloc[came], index.rows["label"][before], frame["label"])
     reporter.metric("drift.new_photographs", len(came))
     for kind, classes in (("new_classes", found.new_classes), ("vanished_classes", found.vanished_classes)):
         reporter.metric(f"drift.{kind}", len(classes))

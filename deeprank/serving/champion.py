@@ -99,4 +99,12 @@ def champion_drift(catalogue: Catalogue, name: str, reporter: Reporter) -> None:
         reporter.metric("drift.new_photographs", 0)
         return
     release = Release(fetch(champion))
-    measure_drift(catalogue, release.bundle, release.index, reporter)
+    # A refreshed release holds photographs in its index that its model never saw: those of its first version are what it knows.
+    same = [
+        version
+        for version in MlflowClient().search_model_versions(f"name = '{name}'")
+        if version.tags.get("weights") == champion.tags["weights"]
+    ]
+    first = min(same, key=lambda version: int(version.version)).tags
+    made_from = Catalogue(first["catalogue.uri"], int(first["catalogue.version"])).frame["id"].tolist()
+    measure_drift(catalogue, release.bundle, release.index, reporter, made_from)

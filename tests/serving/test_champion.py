@@ -1,19 +1,25 @@
 """The alias `champion` in a real registry: moved by the gate, by hand and back, with a history that says why."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 
 from deeprank.data.catalogue import Catalogue
+from deeprank.data.ingest import IngestSettings, SplitShares, ingest
 from deeprank.errors import ModelError
+from deeprank.model.bundle import Bundle
+from deeprank.model.embeddings import embedded
 from deeprank.reporting import Record
 from deeprank.serving.champion import champion_drift, history, promote, rollback
-from deeprank.serving.register import RegisterSettings, register
-from deeprank.serving.registry import find
-from tests.serving.conftest import NAME, Store, decision
+from deeprank.serving.register import RegisterSettings, refresh, register
+from deeprank.serving.registry import Release, fetch, find
+from deeprank.triplets.sampling import SampleSettings, sample_triplets
+from tests.serving.conftest import NAME, Store, decision, make_release
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +84,37 @@ def test_drift_is_measured_against_the_champion(store: Store, catalogue: Catalog
     record = Record(tmp_path)
     champion_drift(catalogue, "nobody", record)
     assert record.notes["drift.champion"] == "none yet"
+
+
+def test_a_refresh_makes_findable_what_came_and_drift_still_calls_it_new(
+    store: Store, bundle: Bundle, rendered_folder: Path, tmp_path: Path
+) -> None:
+    photographs = tmp_path / "photographs"
+    shutil.copytree(rendered_folder, photographs)
+    late = sorted(photographs.rglob("*.*"))[::6]
+    for file in late:
+        file.unlink()
+    settings = IngestSettings(shares=SplitShares(train=0.5, val=0.25, test=0.25))
+    before, _ = ingest(photographs, settings, str(tmp_path / "catalogues"), progress=False)
+    for file in late:
+        shutil.copy(rendered_folder / file.relative_to(photographs), file)
+    today, _ = ingest(photographs, settings, str(tmp_path / "catalogues"), progress=False)
+    embeddings = embedded(bundle, before, np.arange(len(before.frame)))
+    drawn = sample_triplets(before.frame, SampleSettings(), before.fingerprint)
+    folder = make_release(tmp_path / "release", before, bundle, embeddings, drawn, 0.6)
+    with mlflow.start_run(experiment_id=store.experiment):
+        register(folder, RegisterSettings(name="growing"), decision(0.6, None), before, "card")
+    drifted = []
+    for _ in range(2):
+        record = Record(tmp_path / "record")
+        champion_drift(today, "growing", record)
+        drifted.append({point.name: point.value for point in record.points})
+        with mlflow.start_run(experiment_id=store.experiment):
+            refreshed = refresh("growing", today, record)
+    assert refreshed is None, "the first refresh left nothing to refresh"
+    champion = find("growing", "champion")
+    assert (champion.version, champion.tags["gate.state"]) == (2, "refreshed")
+    index = Release(fetch(champion)).index
+    assert sorted(index.rows["id"]) == sorted(today.frame["id"])
+    assert drifted[0]["drift.new_photographs"] == len(today.frame) - len(before.frame) == len(late)
+    assert drifted[1] == pytest.approx(drifted[0], nan_ok=True)
