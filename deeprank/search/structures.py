@@ -80,13 +80,7 @@ def build_structure(kind: Kind, vectors: Vectors, clusters: Clusters, seed: int 
     if kind == "hnsw":
         graph = faiss.IndexHNSWFlat(dimensions, LINKS)
         graph.hnsw.efConstruction = LINKING
-        # On several threads the order of linking, and so the graph, is another one each time.
-        threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)
-        try:
-            graph.add(vectors)
-        finally:
-            faiss.omp_set_num_threads(threads)
+        _link(graph, vectors)
         return graph
     flat = faiss.IndexFlatL2(dimensions)
     flat.add(clusters.centroids)
@@ -107,6 +101,16 @@ def build_structure(kind: Kind, vectors: Vectors, clusters: Clusters, seed: int 
         lists = faiss.IndexIVFFlat(flat, dimensions, k)
     lists.add(vectors)
     return lists
+
+
+def _link(graph: "faiss.IndexHNSWFlat", vectors: Vectors) -> None:
+    # On several threads the order of linking, and so the graph, is another one each time.
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        graph.add(vectors)
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def _cells(vectors: Vectors, clusters: Clusters, seed: int) -> Vectors:
@@ -187,7 +191,7 @@ def add(structure: "faiss.Index", vectors: Vectors, first: int) -> None:
     if isinstance(structure, faiss.IndexIVF):
         structure.add_with_ids(vectors, np.arange(first, first + len(vectors)))
     else:
-        structure.add(vectors)
+        _link(structure, vectors)
 
 
 def nearest_of(vectors: Vectors | VectorTable, queries: Vectors, entries: Entries, k: int) -> tuple[Entries, npt.NDArray[np.float64]]:
