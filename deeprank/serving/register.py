@@ -194,10 +194,14 @@ def register(folder: Path, settings: RegisterSettings, decision: Decision, catal
     for key, value in facts.items():
         client.set_model_version_tag(settings.name, str(version), key, value)
     client.update_model_version(settings.name, str(version), _description(card))
-    client.set_registered_model_alias(settings.name, "challenger", str(version))
+    refreshed = decision.state == "refreshed"
+    # What was trained last stays the challenger: a refreshed champion challenges nobody.
+    if not refreshed:
+        client.set_registered_model_alias(settings.name, "challenger", str(version))
     if decision.promoted:
-        crown(settings.name, version, "refresh" if decision.state == "refreshed" else "gate", decision.reason)
-    return Registered(settings.name, version, ("challenger", "champion") if decision.promoted else ("challenger",), decision)
+        crown(settings.name, version, "refresh" if refreshed else "gate", decision.reason)
+    aliases = (*(() if refreshed else ("challenger",)), *(("champion",) if decision.promoted else ()))
+    return Registered(settings.name, version, aliases, decision)
 
 
 def _example() -> pd.DataFrame:

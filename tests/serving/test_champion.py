@@ -114,6 +114,7 @@ def test_a_refresh_makes_findable_what_came_and_drift_still_calls_it_new(
     assert refreshed is None, "the first refresh left nothing to refresh"
     champion = find("growing", "champion")
     assert (champion.version, champion.tags["gate.state"]) == (2, "refreshed")
+    assert find("growing", "challenger").version == 1
     index = Release(fetch(champion)).index
     assert sorted(index.rows["id"]) == sorted(today.frame["id"])
     assert drifted[0]["drift.new_photographs"] == len(today.frame) - len(before.frame) == len(late)
