@@ -196,7 +196,7 @@ def with_lance(vectors: np.ndarray) -> Built:
 
 
 BREADTHS = [16, 24, 32, 48, 64, 96, 128, 192, 256, 512]
-PROBES = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]
+PROBES = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]
 CONTENDERS: dict[str, Callable[[np.ndarray], Built]] = {
     "FAISS flat": by_hand("Flat", {}),
     "ours": ours,

@@ -32,7 +32,7 @@ RISES = 0.0005
 ONE_SIDED = 1.645
 EXACT = Point(kind="exact")
 RERANK = (4, 16)
-AROUND = 4
+AROUND = 8
 
 
 class IndexSettings(Settings):
