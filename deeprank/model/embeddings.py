@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -118,7 +119,7 @@ def _embed_missing(
 ) -> int:
     """Embed those of rows of a catalogue's frame that the table has not; returns how many."""
     table, ids = lance.dataset(uri), catalogue.frame["id"].to_numpy()
-    missing = np.unique(rows[_offsets(table, ids[rows]) < 0])
+    missing = np.unique(rows[offsets_of(table, ids[rows]) < 0])
     if not len(missing):
         return 0
     batches = iter(embed_batches(net, preprocessing, catalogue, missing))
@@ -138,13 +139,24 @@ def _embed_missing(
 def _read(uri: str, ids: npt.NDArray[np.object_]) -> npt.NDArray[np.float32]:
     """Return the vectors of photographs (len(ids), d), all of which the table has."""
     table = lance.dataset(uri)
-    offsets = _offsets(table, ids)
-    vectors = _room(len(ids), table.schema.field("vector").type.list_size)
+    offsets = offsets_of(table, ids)
+    vectors = _room(len(ids), dimensions_of(table))
     for start in range(0, len(ids), ROWS_A_READ):
-        wanted, where = np.unique(offsets[start : start + ROWS_A_READ], return_inverse=True)
-        column = table.take(wanted.tolist(), columns=["vector"])["vector"].combine_chunks()
-        vectors[start : start + ROWS_A_READ] = column.flatten().to_numpy().reshape(len(wanted), -1)[where]
+        vectors[start : start + ROWS_A_READ] = vectors_at(table, offsets[start : start + ROWS_A_READ])
     return vectors
+
+
+def vectors_at(table: lance.LanceDataset, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return the vectors of rows of a table, (*offsets.shape, d)."""
+    wanted, where = np.unique(offsets, return_inverse=True)
+    column = table.take(wanted.tolist(), columns=["vector"])["vector"].combine_chunks()
+    vectors: npt.NDArray[np.float32] = column.flatten().to_numpy().reshape(len(wanted), -1)[where.reshape(offsets.shape)]
+    return vectors
+
+
+def dimensions_of(table: lance.LanceDataset) -> int:
+    """Return how long a table's vectors are."""
+    return int(table.schema.field("vector").type.list_size)
 
 
 def _room(count: int, dimensions: int) -> npt.NDArray[np.float32]:
@@ -156,7 +168,7 @@ def _room(count: int, dimensions: int) -> npt.NDArray[np.float32]:
         return np.memmap(file, np.float32, "w+", shape=shape)
 
 
-def _offsets(table: lance.LanceDataset, ids: npt.NDArray[np.object_]) -> npt.NDArray[np.int64]:
+def offsets_of(table: lance.LanceDataset, ids: Sequence[str] | npt.NDArray[np.object_]) -> npt.NDArray[np.int64]:
     """Return the first row of a table that has each photograph, -1 where none has: two processes may have embedded it at once."""
     stored = table.to_table(columns=["id"])["id"].to_pandas().drop_duplicates()
     offsets: npt.NDArray[np.int64] = np.append(stored.index.to_numpy(), -1)[pd.Index(stored).get_indexer(pd.Index(ids))]

@@ -17,13 +17,25 @@ from deeprank.data.catalogue import Catalogue
 from deeprank.errors import DataError, ModelError
 from deeprank.model.bundle import Bundle
 from deeprank.search.cluster import Clusters
-from deeprank.search.structures import Distances, Entries, Point, Structure, Vectors, add, build_structure, exact, find, nearest_of, remove
+from deeprank.search.structures import (
+    EXACT,
+    Distances,
+    Entries,
+    Point,
+    Structure,
+    Vectors,
+    add,
+    build_structure,
+    exact,
+    find,
+    nearest_of,
+    remove,
+)
 from deeprank.search.table import VectorTable
 
 FORMAT = 3
 ROW_COLUMNS = ["path", "id", "label", "split", "image_row", "cluster"]
 ROWS, VECTORS, STRUCTURE, OFFSETS, MANIFEST = "rows.parquet", "vectors.npy", "structure.faiss", "offsets.npy", "index.json"
-EXACT = Point(kind="exact")
 # Of so many photographs or fewer that a filter leaves, each is compared: a structure would look past most of what it finds.
 EXACT_BELOW = 20_000
 # From so large a share that came or went, or so much farther from their clusters than those it was built from, build anew.

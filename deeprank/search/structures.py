@@ -73,6 +73,9 @@ class Point(Settings):
         return ", ".join([self.kind, *(f"{name} {getattr(self, name)}" for name in NEEDED[self.kind])])
 
 
+EXACT = Point(kind="exact")
+
+
 def build_structure(kind: Kind, vectors: Vectors, clusters: Clusters, seed: int = 0) -> "faiss.Index":
     """Return a kind's structure, one of FAISS's, over vectors (n, d) of unit length; the same input gives the same bytes."""
     dimensions, k = vectors.shape[1], len(clusters.centroids)
@@ -97,8 +100,10 @@ def build_structure(kind: Kind, vectors: Vectors, clusters: Clusters, seed: int 
         quantizer.nprobe = FILLING
         quantizer.add(cells)
         lists = faiss.IndexIVFFlat(quantizer, dimensions, len(cells))
-    else:
+    elif kind == "clusters":
         lists = faiss.IndexIVFFlat(flat, dimensions, k)
+    else:
+        raise ValueError(f"FAISS has no structure of kind {kind}")
     lists.add(vectors)
     return lists
 
@@ -194,7 +199,7 @@ def add(structure: "faiss.Index", vectors: Vectors, first: int) -> None:
         _link(structure, vectors)
 
 
-def nearest_of(vectors: Vectors | VectorTable, queries: Vectors, entries: Entries, k: int) -> tuple[Entries, npt.NDArray[np.float64]]:
+def nearest_of(vectors: Vectors | VectorTable, queries: Vectors, entries: Entries, k: int) -> tuple[Entries, Distances]:
     """Return the k nearest of each query's candidates and their Euclidean distances, both (q, min(k, c)), nearest first.
 
     Args:

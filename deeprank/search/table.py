@@ -8,12 +8,11 @@ from typing import Any
 import lance
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from deeprank.checksums import hash_file
 from deeprank.errors import ModelError
+from deeprank.model.embeddings import dimensions_of, offsets_of, vectors_at
 
-COLUMN = "vector"
 # So many times as many are asked for where some of those found are not to be shown.
 MORE = 4
 
@@ -46,17 +45,15 @@ class VectorTable:
 
         """
         table = lance.dataset(uri).create_index(
-            COLUMN, "IVF_FLAT", metric="L2", num_partitions=len(centroids), ivf_centroids=np.ascontiguousarray(centroids), replace=True
+            "vector", "IVF_FLAT", metric="L2", num_partitions=len(centroids), ivf_centroids=np.ascontiguousarray(centroids), replace=True
         )
         name = f"index-{table.version}"
         if name not in table.tags.list():
             table.tags.create(name, table.version)
-        # Two processes may have embedded a photograph at once.
-        stored = table.to_table(columns=["id"])["id"].to_pandas().drop_duplicates()
-        places = pd.Index(stored).get_indexer(pd.Index(ids))
-        if (places < 0).any():
-            raise ModelError(f"{uri} holds no embedding of photograph {ids[int(np.argmin(places))]}: build the index anew")
-        return cls(uri, table.version, stored.index.to_numpy()[places])
+        offsets = offsets_of(table, ids)
+        if (offsets < 0).any():
+            raise ModelError(f"{uri} holds no embedding of photograph {ids[int(np.argmin(offsets))]}: build the index anew")
+        return cls(uri, table.version, offsets)
 
     @cached_property
     def _table(self) -> Any:
@@ -74,16 +71,13 @@ class VectorTable:
     @cached_property
     def shape(self) -> tuple[int, int]:
         """Photographs, dimensions."""
-        return len(self.offsets), self._table.schema.field(COLUMN).type.list_size
+        return len(self.offsets), dimensions_of(self._table)
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     def __getitem__(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        wanted, where = np.unique(self.offsets[entries], return_inverse=True)
-        column = self._table.take(wanted.tolist(), columns=[COLUMN])[COLUMN].combine_chunks()
-        vectors: npt.NDArray[np.float32] = column.flatten().to_numpy().reshape(len(wanted), -1)[where.reshape(np.shape(entries))]
-        return vectors
+        return vectors_at(self._table, self.offsets[entries])
 
     def checksums(self) -> dict[str, str]:
         """Return the SHA-256 of each file that this version is read from, by its path below the table; none in an object store."""
@@ -110,7 +104,7 @@ class VectorTable:
         entries, distances = np.full((len(queries), k), -1, dtype=np.int64), np.full((len(queries), k), np.inf)
         left, wanted = np.arange(len(queries)), k
         while len(left):
-            question = {"column": COLUMN, "q": queries[left], "k": wanted, "minimum_nprobes": probes, "maximum_nprobes": probes}
+            question = {"column": "vector", "q": queries[left], "k": wanted, "minimum_nprobes": probes, "maximum_nprobes": probes}
             found = self._table.to_table(nearest=question, columns=["_rowoffset", "_distance"]).to_pandas()
             asked = np.bincount(found["query_index"], minlength=len(left))
             found["entry"] = self._entry_of[found["_rowoffset"]]

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from deeprank.evaluation.figures import BAR, NEUTRAL, RIGHT
 from deeprank.reporting import Reporter, track
 from deeprank.search.cluster import Clusters
-from deeprank.search.structures import Distances, Entries, Kind, Point, Structure, Vectors, build_structure, find
+from deeprank.search.structures import EXACT, Distances, Entries, Kind, Point, Structure, Vectors, build_structure, find
 from deeprank.search.table import VectorTable
 from deeprank.settings import Settings
 
@@ -30,7 +30,6 @@ ENOUGH = 0.9995
 RISES = 0.0005
 # Of the normal distribution: the recall wanted is reached with 95 % confidence, not by the luck of the queries tried.
 ONE_SIDED = 1.645
-EXACT = Point(kind="exact")
 RERANK = (4, 16)
 AROUND = 8
 

@@ -19,10 +19,8 @@ import pytest
 from deeprank.data.catalogue import Catalogue
 from deeprank.home import PROJECT
 from deeprank.model.bundle import Bundle
-from deeprank.serving.canary import FILE, write_canary
-from deeprank.serving.registry import Release
 from deeprank.triplets.sampling import Triplets
-from tests.serving.conftest import make_release
+from tests.serving.conftest import make_checked_release
 
 TOOLS = ("apt-get", "buildah", "debootstrap", "make", "podman", "runc")
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -126,8 +124,7 @@ def release(
     catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, triplets: Triplets, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A release in a folder, with its canary."""
-    folder = make_release(tmp_path_factory.mktemp("served") / "release", catalogue, bundle, embeddings, triplets, 0.6)
-    write_canary(Release(folder), folder / FILE)
+    folder = make_checked_release(tmp_path_factory.mktemp("served") / "release", catalogue, bundle, embeddings, triplets)
     # pytest's folders are for their owner only, which the container's user is not.
     _run("chmod", "--recursive", "a+rX", folder)
     return folder

@@ -51,6 +51,13 @@ def make_release(folder: Path, catalogue: Catalogue, bundle: Bundle, embeddings:
     return folder
 
 
+def make_checked_release(folder: Path, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, triplets: Triplets) -> Path:
+    """Write a release with its canary, as the registry holds it."""
+    make_release(folder, catalogue, bundle, embeddings, triplets, 0.6)
+    write_canary(Release(folder), folder / FILE)
+    return folder
+
+
 def decision(new: float, old: float | None) -> Decision:
     """Return what the gate says of 200 queries of which the challenger gets a share of `new`, the champion one of `old`."""
     rows = np.arange(200)
@@ -92,6 +99,4 @@ def folder(
     catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, triplets: Triplets, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A release in a folder, with its canary."""
-    folder = make_release(tmp_path_factory.mktemp("served") / "release", catalogue, bundle, embeddings, triplets, 0.6)
-    write_canary(Release(folder), folder / FILE)
-    return folder
+    return make_checked_release(tmp_path_factory.mktemp("served") / "release", catalogue, bundle, embeddings, triplets)

@@ -187,8 +187,10 @@ def test_no_request_fails_while_the_alias_moves_and_each_answer_is_of_one_releas
         for thread in threads:
             thread.start()
         for version in (2, 1, 2):
+            before = len(answers)
             point(alias, version)
-            while server.service.current().version != version:
+            # Taken, and asked: on a busy machine the next move may come before the next answer.
+            while version not in {answer["version"] for answer in answers[before:]} and not failed:
                 done.wait(0.01)
         done.set()
         for thread in threads:
