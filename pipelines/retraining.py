@@ -1,4 +1,4 @@
-"""What is new → is a training due? → as `training`, and whether a running service has taken the new champion.
+"""What is new → is a training due? → as `training`; then what is new is findable, by the new champion or by the old one.
 
 One fixed graph, so that any orchestrator and its own schedules can run it (Kubeflow and Airflow know no other kind): where no
 training is due, the steps after `due` skip themselves in a fraction of a second each.
@@ -24,6 +24,7 @@ from steps.evaluate import evaluate_step
 from steps.index import index_step
 from steps.ingest import ingest_step
 from steps.leakage import leakage_step
+from steps.refresh import refresh_step
 from steps.register import register_step
 from steps.report import report_step
 from steps.sample_triplets import sample_triplets_step
@@ -44,7 +45,7 @@ def retraining(
     register: RegisterSettings = RegisterSettings(),
     service: ServiceSettings = ServiceSettings(),
 ) -> None:
-    """Ingest, check the splits, decide; then sample, train, evaluate, cluster, index, register, report, check the service."""
+    """Ingest, check the splits, decide; then sample, train, evaluate, cluster, index, register, report; refresh, check the service."""
     ingested = ingest_step(ingest)
     checked = leakage_step(ingested, leakage)
     drift = drift_step(checked, register.name)
@@ -60,4 +61,6 @@ def retraining(
     # `checked`, not `catalogue`: its record tells of copies that were only warned of.
     release = register_step(ingested, checked, triplets, bundle, searched, evaluation, register)
     report = report_step(ingested, checked, drift, triplets, bundle, evaluation, clusters, searched, release)
-    service_step(release, service, after=report)
+    # Where no training was due, or its release was held, the champion learns to find what came.
+    refreshed = refresh_step(checked, register.name, champion_needed=False, after=report)
+    service_step(register.name, service, after=refreshed)

@@ -68,7 +68,7 @@ def check_config(file: Path, entrypoint: Callable[..., None]) -> None:
     for section in (parameters, config.get("steps") or {}):
         if not isinstance(section, dict):
             raise ConfigError(f"{file}: expected keys and values under parameters and steps, found {section!r}")
-    _known(file, "steps.", config.get("steps") or {}, [*rooms, "drift", "champion", "evaluate", "report"])
+    _known(file, "steps.", config.get("steps") or {}, [*rooms, "drift", "champion", "evaluate", "report", "refresh"])
     for name, options in (config.get("steps") or {}).items():
         if options is None:
             continue

@@ -52,4 +52,4 @@ def training(
     searched = index_step(catalogue, bundle, clusters, index)
     release = register_step(ingested, catalogue, triplets, bundle, searched, evaluation, register)
     report = report_step(ingested, catalogue, drift, triplets, bundle, evaluation, clusters, searched, release)
-    service_step(release, service, after=report)
+    service_step(register.name, service, after=report)

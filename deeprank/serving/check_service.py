@@ -1,4 +1,4 @@
-"""Whether a running service has taken the new champion."""
+"""Whether a running service has taken the champion."""
 
 import http.client
 import json
@@ -19,11 +19,11 @@ from deeprank.settings import Settings
 # Seconds between two questions, and for one answer.
 EVERY, ANSWER = 1.0, 10.0
 
-State = Literal["taken", "refused", "unreachable", "none configured", "not promoted"]
+State = Literal["taken", "refused", "unreachable", "none configured", "no champion"]
 
 
 class ServiceSettings(Settings):
-    """Which running service is to take a new champion.
+    """Which running service is to take the champion.
 
     Attributes:
         url: where it listens, e.g. http://127.0.0.1:8000; empty: there is none to check.
@@ -49,12 +49,11 @@ class Answer:
     took_seconds: float
 
 
-def check_service(name: str, version: int, settings: ServiceSettings, reporter: Reporter) -> Answer:
-    """Wait until the service serves a version that was made champion; report service.state, .reason, .version and .took_seconds.
+def check_service(name: str, settings: ServiceSettings, reporter: Reporter) -> Answer:
+    """Wait until the service serves the champion, whoever made it that; report service.state, .reason, .version and .took_seconds.
 
     Args:
         name: of the registered model.
-        version: that was registered.
         settings: where the service is, and what happens when it does not take it.
         reporter: hears all of it.
 
@@ -66,18 +65,17 @@ def check_service(name: str, version: int, settings: ServiceSettings, reporter: 
     champion = find(name, "champion")
     if not settings.url:
         answer = Answer("none configured", None, "service.url is empty", 0.0)
-    elif champion is None or int(champion.version) != version:
-        holds = f"version {champion.version} is" if champion else "there is none"
-        answer = Answer("not promoted", None, f"version {version} is not the champion, {holds}", 0.0)
+    elif champion is None:
+        answer = Answer("no champion", None, f"{name} has none", 0.0)
     else:
-        answer = await_version(name, version, settings)
+        answer = await_version(name, int(champion.version), settings)
     reporter.note("service.state", answer.state)
     reporter.note("service.reason", answer.reason)
     reporter.metric("service.took_seconds", answer.took_seconds)
     if answer.version is not None:
         reporter.metric("service.version", answer.version)
-    if answer.state in ("refused", "unreachable") and settings.on_failure == "stop":
-        raise ModelError(f"the service at {settings.url} did not take {name} version {version}: {answer.reason}")
+    if champion and answer.state in ("refused", "unreachable") and settings.on_failure == "stop":
+        raise ModelError(f"the service at {settings.url} did not take {name} version {champion.version}: {answer.reason}")
     return answer
 
 

@@ -1,5 +1,5 @@
 """A real cron daemon starts retraining on a catalogue that grew: the first run registers and the running service takes it, the second
-finds nothing new.
+finds nothing new. Then a run by hand on a little more makes it findable without a training.
 """
 
 import json
@@ -100,6 +100,25 @@ def test_cron_retrains_on_what_came_and_then_finds_nothing_new(project: Copy, da
         _retrain_twice(project, tmp_path, url)
         answer = httpx.get(f"{url}/v1/model").json()
         assert (answer["name"], answer["version"], answer["checked"]) == ("smoke", 2, True)
+        _find_what_is_too_little(project, tmp_path, url)
+
+
+def _find_what_is_too_little(project: Copy, tmp_path: Path, url: str) -> None:
+    """One photograph more: no training is due, but the service finds it, once the run has ended."""
+    every, photographs = tmp_path / "every", tmp_path / "photographs"
+    file = next(path for path in sorted(every.rglob("*.jpg")) if int(path.stem) == 15)
+    shutil.copy(file, photographs / file.relative_to(every))
+    indexed = httpx.get(f"{url}/v1/model").json()["photographs"]
+    project.run("zenml", "pipeline", "run", "pipelines.retraining", "-c", str(project.folder / "nightly.yaml"))
+    tags = project.mlflow_run(project.python(LAST_RUN)["name"])["tags"]
+    assert tags["retrain.reason"].startswith("1 new photographs and 0 gone since version 2 was trained")
+    assert tags["refresh"] == "registered smoke version 3: the model of version 2, its index with 1 photographs more and 0 fewer"
+    assert (tags["service.state"], tags["service.reason"]) == ("taken", "it serves smoke version 3")
+    answer = httpx.get(f"{url}/v1/model").json()
+    assert (answer["version"], answer["photographs"]) == (3, indexed + 1)
+    nearest = httpx.post(f"{url}/v1/search", files={"image": file.read_bytes()}).json()["neighbours"][0]
+    assert nearest["path"].endswith(str(file.relative_to(every)))
+    assert nearest["distance"] < 1e-3
 
 
 def _retrain_twice(project: Copy, tmp_path: Path, url: str) -> None:

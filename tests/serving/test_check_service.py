@@ -55,9 +55,9 @@ def url() -> Iterator[str]:
 
 
 # The store's champion is version 3.
-def _check(url: str, tmp_path: Path, version: int = 3, **settings: Any) -> tuple[Record, Any]:
+def _check(url: str, tmp_path: Path, name: str = NAME, **settings: Any) -> tuple[Record, Any]:
     reporter = Record(tmp_path)
-    answer = check_service(NAME, version, ServiceSettings(url=url, **{"wait_seconds": 1.5} | settings), reporter)
+    answer = check_service(name, ServiceSettings(url=url, **{"wait_seconds": 1.5} | settings), reporter)
     assert reporter.notes["service.state"] == answer.state
     return reporter, answer
 
@@ -111,7 +111,7 @@ def test_a_token_is_shown_and_a_missing_one_is_named(store: Store, url: str, tmp
     assert _check(url, tmp_path, token_variable="OUR_TOKEN")[1].state == "taken"
 
 
-def test_without_a_url_or_a_promotion_nobody_is_asked(store: Store, tmp_path: Path) -> None:
+def test_without_a_url_or_a_champion_nobody_is_asked(store: Store, tmp_path: Path) -> None:
     assert _check("", tmp_path)[1].state == "none configured"
-    answer = _check("http://127.0.0.1:9", tmp_path, version=2)[1]
-    assert (answer.state, answer.reason) == ("not promoted", "version 2 is not the champion, version 3 is")
+    answer = _check("http://127.0.0.1:9", tmp_path, name="plants")[1]
+    assert (answer.state, answer.reason) == ("no champion", "plants has none")
