@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,12 +69,11 @@ def flatten(settings: dict[str, object], prefix: str = "") -> dict[str, str]:
 def git_commit() -> str:
     """Return the commit that the code is at, with -dirty where the working tree differs.
 
-    Outside a checkout: the one that the image was built from, else `unknown`.
+    Outside a checkout, or without git: the one that the image was built from, else `unknown`.
     """
-    told = subprocess.run(
-        ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, check=False
-    )
-    return told.stdout.strip() or os.environ.get("DEEPRANK_COMMIT") or "unknown"
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() if shutil.which("git") else ""
+    return told or os.environ.get("DEEPRANK_COMMIT") or "unknown"
 
 
 def track_cached_steps() -> None:

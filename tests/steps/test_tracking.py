@@ -1,5 +1,6 @@
 """What a step reports goes into MLflow, now or again from its record."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
+from deeprank.home import PROJECT
 from deeprank.reporting import Record
 from steps.tracking import Tracked, flatten, git_commit, log_parameters, replay
 
@@ -54,5 +56,11 @@ def test_nested_parameters_get_dotted_names(experiment: str) -> None:
     assert MlflowClient().get_run(run.info.run_id).data.params == flat
 
 
-def test_the_commit_is_a_name_or_unknown() -> None:
-    assert git_commit()
+def test_the_commit_is_that_of_the_checkout_else_of_the_image_else_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    if (PROJECT / ".git").exists():
+        assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", git_commit())
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("DEEPRANK_COMMIT", "of the image")
+    assert git_commit() == "of the image"
+    monkeypatch.delenv("DEEPRANK_COMMIT")
+    assert git_commit() == "unknown"
