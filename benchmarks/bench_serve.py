@@ -89,7 +89,7 @@ def question(file: bytes) -> bytes:
     """Return the whole request of one upload."""
     head = b'--%s\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n' % BOUNDARY
     body = head + file + b"\r\n--%s--\r\n" % BOUNDARY
-    lines = (b"POST /v1/search HTTP/1.1", b"Host: bench", b"Content-Type: multipart/form-data; boundary=" + BOUNDARY)
+    lines = (b"POST /v1/search HTTP/1.1", b"Host: localhost", b"Content-Type: multipart/form-data; boundary=" + BOUNDARY)
     return b"\r\n".join((*lines, b"Content-Length: %d" % len(body), b"", body))
 
 

@@ -274,7 +274,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Where to listen; elsewhere than on this machine wants a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 8000,
     token_file: Annotated[Path | None, typer.Option(help="File with the token clients must show; else DEEPRANK_TOKEN.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Listen elsewhere without a token: anybody may ask.")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen elsewhere, or answer to other names, without a token: anybody may ask.")
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="YAML of limits, batching and follow.")] = None,
 ) -> None:
     """Answer over HTTP: the page at /, the API under /v1, described at /openapi.json.

@@ -39,12 +39,13 @@ PROBLEMS = described(401, 429, 503)
 POSTED = described(400, 401, 408, 413, 415, 422, 429, 503)
 
 
-def create_app(service: Service, token: str | None = None) -> FastAPI:
+def create_app(service: Service, token: str | None = None, names: frozenset[str] | None = None) -> FastAPI:
     """Return the service as an ASGI application.
 
     Args:
         service: that answers.
         token: that clients must show; None: none.
+        names: that a request's Host may have; None: any.
 
     """
     app = FastAPI(
@@ -63,7 +64,7 @@ def create_app(service: Service, token: str | None = None) -> FastAPI:
         # Each by a route of its own: files mounted at / would answer for the API's routes too, where the method is wrong.
         app.add_route(path, _file(file), include_in_schema=False)
     # The page itself holds nothing secret: it asks for the token, and shows it with each of its requests.
-    app.add_middleware(Guard, limits=service.settings.limits, token=token, meters=service.meters, free=frozenset(page))
+    app.add_middleware(Guard, limits=service.settings.limits, token=token, meters=service.meters, free=frozenset(page), names=names)
     _describe_problems(app)
     return app
 

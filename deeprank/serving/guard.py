@@ -6,6 +6,7 @@ import binascii
 import hmac
 import io
 import logging
+import re
 import time
 import warnings
 
@@ -83,11 +84,20 @@ class Guard:
         token: that a client must show, as a bearer's or as the password of Basic authentication; None: none.
         meters: count each request.
         free: paths that want no token, beside those of OPEN.
+        names: that a request's Host may have; None: any.
 
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, token: str | None, meters: Meters, free: frozenset[str] = frozenset()) -> None:
-        self.app, self.limits, self.meters, self._free = app, limits, meters, OPEN | free
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        token: str | None,
+        meters: Meters,
+        free: frozenset[str] = frozenset(),
+        names: frozenset[str] | None = None,
+    ) -> None:
+        self.app, self.limits, self.meters, self._free, self._names = app, limits, meters, OPEN | free, names
         self._token = token.encode() if token else None
         self._held = 0
 
@@ -142,6 +152,8 @@ class Guard:
     def _refusal(self, scope: Scope) -> HTTPException | None:
         """Say why a request is refused by its head alone."""
         headers = Headers(scope=scope)
+        if self._names is not None and re.sub(r":\d*$", "", headers.get("host", "").lower()) not in self._names:
+            return HTTPException(421, "this service answers to localhost; --insecure, or a token, lets it answer to other names")
         if self._token and scope["path"] not in self._free and not self._shown(headers.get("authorization", "")):
             # Basic is taken, but not asked for: a browser would put its own dialogue before the page's field.
             return HTTPException(401, "this service wants its token", {"WWW-Authenticate": "Bearer"})

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -60,13 +61,16 @@ def find(name: str, version_or_alias: str) -> ModelVersion | None:
 def fetch(version: ModelVersion) -> Path:
     """Return the folder of a release, copied from the registry to the state folder once."""
     folder = home() / "releases" / version.name / f"{version.version}-{version.model_id or version.run_id}"
-    if not folder.is_dir():
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}", dst_path=str(part))
-        (part / "artifacts").rename(folder)
-        shutil.rmtree(part)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A pipeline and a service may want it at once.
+    with FileLock(folder.with_name(folder.name + ".lock")):
+        if not folder.is_dir():
+            part = folder.with_name(folder.name + ".part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}", dst_path=str(part))
+            (part / "artifacts").rename(folder)
+            shutil.rmtree(part)
     return folder
 
 

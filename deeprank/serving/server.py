@@ -20,6 +20,7 @@ from deeprank.serving.service import ServeSettings, Service
 log = logging.getLogger("deeprank.serving")
 
 SHORTEST_TOKEN = 16
+THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Requests that are being answered when the service is told to end have so many seconds.
 GRACE = 20
 
@@ -39,7 +40,7 @@ def serve(
         host, port: where to listen.
         settings: limits, batching and how the registry is watched.
         token: that clients must show.
-        insecure: listen elsewhere than on this machine without a token.
+        insecure: listen elsewhere than on this machine, or answer to other names than its own, without a token.
 
     Raises:
         ConfigError: the token is too short, or there is none where one is wanted.
@@ -55,7 +56,7 @@ def serve(
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     with following(model, settings or ServeSettings()) as service:
         log.info("%s answers at http://%s:%d", model, host, port)
-        server(service, host, port, token).run()
+        server(service, host, port, token, insecure).run()
 
 
 @contextmanager
@@ -76,11 +77,13 @@ def following(model: str, settings: ServeSettings) -> Iterator[Service]:
         service.batcher.close()
 
 
-def server(service: Service, host: str, port: int, token: str | None = None) -> uvicorn.Server:
+def server(service: Service, host: str, port: int, token: str | None = None, insecure: bool = False) -> uvicorn.Server:
     """Return the HTTP server of a service, ready to run."""
     limits = service.settings.limits
+    # A page from elsewhere may give a name of its own to this machine's address; what it cannot do is to ask for `localhost`.
+    names = None if token or insecure or not _is_this_machine(host) else THIS_MACHINE | {host}
     config = uvicorn.Config(
-        create_app(service, token),
+        create_app(service, token, names),
         host=host,
         port=port,
         http=_protocol(limits),

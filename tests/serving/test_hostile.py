@@ -71,7 +71,7 @@ def send(client: httpx.Client, body: bytes, kind: str) -> int:
 
 def dribble(port: int, body: bytes) -> bytes:
     """Send a form a byte now and then; return the answer's first line."""
-    head = f"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Type: {form(b'')[1]}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: {form(b'')[1]}\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(head.encode())
         for byte in body[:40]:

@@ -1,5 +1,6 @@
 """Releases in a real registry: registered, promoted or held, found again, and the same as what went in."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,15 @@ def test_a_release_is_fetched_once(store: Store, tracking: Path) -> None:
         marked.unlink()
     assert folder.is_relative_to(tracking / "state" / "releases")
     assert not [path for path in folder.parent.iterdir() if path.name.endswith(".part")]
+
+
+def test_a_release_that_several_want_at_once_is_whole_for_each(store: Store, tracking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPRANK_HOME", str(tracking / "another_state"))
+    version = find(NAME, "2")
+    assert version is not None
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda _: _contents(fetch(version)), range(6)))
+    assert found == [_contents(store.folders[1])] * 6
 
 
 def test_no_pickle_goes_into_the_registry(store: Store, tracking: Path) -> None:

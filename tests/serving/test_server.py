@@ -54,7 +54,7 @@ def exchange(port: int, *pieces: bytes, pause: float = 0.0) -> tuple[bytes, floa
         return answer, time.perf_counter() - start
 
 
-HEAD = b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+HEAD = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
 
 
 def test_a_connection_that_says_nothing_is_closed(server: Running) -> None:
@@ -89,6 +89,22 @@ def test_too_many_bodies_at_once_are_sent_away(server: Running) -> None:
 
 def test_what_is_no_http_is_refused(server: Running) -> None:
     assert exchange(server.port, b"\x16\x03\x01\x02\x00" + b"\0" * 50)[0].startswith(b"HTTP/1.1 400 ")
+
+
+def test_without_a_token_it_answers_only_to_this_machines_names(server: Running) -> None:
+    for name in ("localhost", f"127.0.0.1:{server.port}", "[::1]:8000", "LOCALHOST"):
+        assert httpx.get(f"{server.url}/v1/model", headers={"Host": name}).status_code == 200
+    # A page of that name may have led this machine's browser here.
+    for name in ("elsewhere.example", "localhost.elsewhere.example:8000", "", "127.0.0.1:8000.elsewhere.example"):
+        answer = httpx.get(f"{server.url}/v1/model", headers={"Host": name})
+        assert (answer.status_code, answer.headers["content-type"]) == (421, "application/problem+json")
+        assert "answers to localhost" in answer.json()["detail"]
+
+
+def test_who_shows_the_token_may_call_it_by_any_name(server: Running) -> None:
+    with running(str(server.service.current().searcher.release.folder), IMPATIENT, "a token of our own") as started:
+        headers = {"Host": "elsewhere.example", "Authorization": "Bearer a token of our own"}
+        assert httpx.get(f"{started.url}/v1/model", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.7"])
