@@ -273,10 +273,17 @@ class Index:
             within: only photographs up to this distance; None: any.
 
         """
+        found = self.places_near(queries, k, under=under, within=within)
+        return [self.rows.iloc[places].assign(distance=distances).reset_index(drop=True) for places, distances in found]
+
+    def places_near(
+        self, queries: Vectors, k: int, *, under: str = "", within: float | None = None
+    ) -> list[tuple[npt.NDArray[np.int64], Distances]]:
+        """Return for each query the places in `rows` of its nearest photographs and their distances; arguments as of `search`."""
         results = []
         for entries, distances in zip(*self.nearest(queries, k, under), strict=True):
             known = (entries >= 0) & (distances <= (within if within is not None else np.inf))
-            results.append(self.rows.loc[entries[known]].assign(distance=distances[known]).reset_index(drop=True))
+            results.append((self.rows.index.get_indexer(entries[known]), distances[known]))
         return results
 
     def change(self, folder: Path, catalogue: Catalogue, embed: Callable[[npt.NDArray[np.int64]], Vectors]) -> "Index":

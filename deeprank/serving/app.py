@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
@@ -21,7 +20,6 @@ from starlette.exceptions import HTTPException
 from deeprank import __version__
 from deeprank.errors import DataError
 from deeprank.evaluation.explain import overlay_png, similarity_maps
-from deeprank.search.index import Index
 from deeprank.serving import answers, questions
 from deeprank.serving.guard import Guard
 from deeprank.serving.problems import Problem, described, tell_problems
@@ -89,7 +87,7 @@ def _search_routes(app: FastAPI, service: Service) -> None:
         question = await read(request, SearchQuestion)
         start, served = time.perf_counter(), service.current()
         query = together(await embeddings(served, question))
-        found = await service.batcher.finish(_neighbours, served.searcher.index, query, question)
+        found = await service.batcher.finish(_neighbours, served, query, question)
         took = (time.perf_counter() - start) * 1000
         return answers.Neighbours(version=served.version, model=served.model, neighbours=found, took_ms=round(took, 2))
 
@@ -118,14 +116,13 @@ def _search_routes(app: FastAPI, service: Service) -> None:
         return await service.batcher.run(_explained, service, served, question)
 
 
-def _neighbours(index: Index, query: Vectors, question: SearchQuestion) -> list[answers.Neighbour]:
-    (found,) = index.search(query, question.k, under=question.under.strip("/"), within=question.within)
-    return [answers.Neighbour.model_construct(**row) for row in _records(found, "distance")]
-
-
-def _records(rows: pd.DataFrame, *more: str) -> list[dict[str, Any]]:
-    names = ["id", "path", "label", "cluster", "split", *more]
-    return [dict(zip(names, values, strict=True)) for values in zip(*(rows[name].tolist() for name in names), strict=True)]
+def _neighbours(served: Served, query: Vectors, question: SearchQuestion) -> list[answers.Neighbour]:
+    index = served.searcher.index
+    ((places, distances),) = index.places_near(query, question.k, under=question.under.strip("/"), within=question.within)
+    photographs = served.browser.photographs(places)
+    return [
+        answers.Neighbour.model_construct(**one, distance=distance) for one, distance in zip(photographs, distances.tolist(), strict=True)
+    ]
 
 
 def _explained(service: Service, served: Served, question: PairQuestion) -> answers.Explained:
@@ -174,7 +171,9 @@ def _browse_routes(app: FastAPI, service: Service) -> None:
         served = service.current()
         found = await service.batcher.run(lambda: served.browser.samples)
         places = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int))
-        return answers.Samples(version=served.version, samples=[answers.Photograph(**row) for row in _records(found.iloc[places])])
+        return answers.Samples(
+            version=served.version, samples=[answers.Photograph(**one) for one in served.browser.photographs(found[places])]
+        )
 
     @app.get("/v1/clusters", tags=["catalogue"], responses=PROBLEMS)
     async def clusters() -> answers.Clusters:
@@ -193,13 +192,13 @@ def _browse_routes(app: FastAPI, service: Service) -> None:
         served = service.current()
         browser = served.browser
         try:
-            rows = await service.batcher.run(browser.members, cluster)
+            places = await service.batcher.run(browser.members, cluster)
         except DataError as error:
             raise HTTPException(404, str(error)) from None
         summary = next(one for one in await service.batcher.finish(lambda: browser.clusters) if one.cluster == cluster)
         end = offset + limit
-        page = [answers.Photograph(**row) for row in _records(rows.iloc[offset:end])]
-        more = end if end < len(rows) else None
+        page = [answers.Photograph(**one) for one in browser.photographs(places[offset:end])]
+        more = end if end < len(places) else None
         return answers.ClusterMembers(version=served.version, **asdict(summary), members=page, offset=offset, next=more)
 
 

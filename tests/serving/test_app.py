@@ -243,7 +243,7 @@ def test_an_unexpected_failure_is_a_problem_without_its_trace(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(type(server.service.served.searcher.index), "search", broken)
+    monkeypatch.setattr(type(server.service.served.searcher.index), "places_near", broken)
     response = client.post("/v1/search", json={"id": server.service.served.searcher.index.rows["id"][0]})
     assert_problem(response, 500, "its log says why")
     assert "secret" not in response.text
