@@ -51,7 +51,10 @@ def create_backbone(name: str, weights: str) -> tuple[nn.Module, tuple[float, ..
     # A vision transformer takes other sizes than its own only when told so.
     fixed = timm.models.get_pretrained_cfg(name)
     sizes: dict[str, Any] = {"dynamic_img_size": True} if fixed is not None and fixed.fixed_input_size else {}
-    net: Any = timm.create_model(name, pretrained=weights == "hub", num_classes=0, **sizes)
+    try:
+        net: Any = timm.create_model(name, pretrained=weights == "hub", num_classes=0, **sizes)
+    except Exception as error:  # timm's nets and its hub raise whatever they stumble over
+        raise ConfigError(f"backbone {name}, weights {weights}: {type(error).__name__}: {str(error)[:300]}") from None
     if hasattr(net, "pre_logits"):
         # VGG: what follows the convolutions is for sorting into classes; its pooled features are what is wanted.
         net.pre_logits = nn.Identity()

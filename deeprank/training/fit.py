@@ -8,11 +8,12 @@ import os
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytorch_lightning as pl
 import torch
@@ -22,9 +23,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import data_parallel
 from torch.optim.swa_utils import AveragedModel
 
+from deeprank.checksums import hash_file
 from deeprank.data.catalogue import Catalogue
 from deeprank.data.photographs import SHORT_SIDE
-from deeprank.errors import DataError, TrainingError
+from deeprank.errors import ConfigError, DataError, TrainingError
 from deeprank.model.bundle import Bundle
 from deeprank.model.embedding import BATCH, device, embed_catalogue
 from deeprank.model.memory import keep_freed_memory
@@ -42,6 +44,7 @@ from deeprank.triplets.relevance import RelevanceWeights, levels, relevance
 from deeprank.triplets.sampling import Triplets
 
 logger = logging.getLogger(__name__)
+PACKAGE = Path(__file__).parents[1]
 
 # Steps between two looks at whether the training still makes sense.
 LOOK_EVERY = 10
@@ -135,7 +138,7 @@ def fit(
     """Train on the photographs of the triplets of `settings.splits` and save the model bundle in `folder`.
 
     With a folder for `checkpoints`, a training that was killed goes on after its last whole epoch when it is started again
-    with the same settings, triplets and start, and ends with the same weights as an unbroken one.
+    with the same code, settings, triplets and start, and ends with the same weights as an unbroken one.
 
     With a bundle to `start` from, its trained weights are where the training starts, those of the head too, whatever
     `head_start` says; what the net knew before any training stays what its search embeddings hold of that.
@@ -145,7 +148,7 @@ def fit(
 
     Raises:
         DataError: fewer than two classes to train on.
-        ConfigError: no such net, weights or loss.
+        ConfigError: no such net, weights or loss, or not so many GPUs.
         ModelError: the bundle to start from is damaged, or of another network.
         TrainingError: the embedding collapsed, or the loss is no number.
 
@@ -189,9 +192,10 @@ def fit(
 
 
 def training_key(triplets: Triplets, settings: TrainSettings, start: Bundle | None = None) -> str:
-    """Return what makes two trainings the same one: a hash of settings, triplets, catalogue and the weights to start from."""
+    """Return what makes two trainings the same one: a hash of code, settings, triplets, catalogue and the weights to start from."""
     rows = pd.util.hash_pandas_object(triplets.frame, index=False).to_numpy().tobytes()
-    words = settings.model_dump_json() + triplets.fingerprint + (start.weights_hash if start else "")
+    code = [hash_file(file) for room in ("data", "model", "training") for file in sorted((PACKAGE / room).glob("*.py"))]
+    words = "".join([*code, settings.model_dump_json(), triplets.fingerprint, start.weights_hash if start else ""])
     return hashlib.sha256(words.encode() + rows).hexdigest()[:16]
 
 
@@ -231,9 +235,14 @@ class _Training(pl.LightningModule):
         self.original = [copy.deepcopy(self.net.upper)] if settings.network.general else []
         self.loss = WeightedLosses(settings.losses, torch.from_numpy(relevances), self.net.dimensions).to(device())
         there = torch.cuda.device_count()
-        self.gpus = list(range(there if settings.devices == "auto" else min(settings.devices, there)))
+        wanted = there if settings.devices == "auto" else settings.devices
+        if wanted > max(there, 1):
+            raise ConfigError(f"train.devices: {wanted} GPUs are asked for, this machine has {there}; lower it, or set auto")
+        self.gpus = list(range(min(wanted, there)))
         self.precision = choose(settings.precision, self.net, settings.train_sizes[0])
-        seen = (self.loss, catalogue, self.rows, self.classes, settings.train_sizes[0], self.precision)
+        # In the precision whose choice is never close: "same config, same weights" must not hang on noise.
+        looking = replace(self.precision, inference=self.precision.frozen)
+        seen = (self.loss, catalogue, self.rows, self.classes, settings.train_sizes[0], looking)
         if start:
             start_from_bundle(self.net, settings.network, start, *seen)
         elif settings.head_start and settings.network.weights != "none":
@@ -289,8 +298,15 @@ class _Training(pl.LightningModule):
             "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, rate), "interval": "step"},
         }
 
+    def on_train_start(self) -> None:
+        if self.settings.patience and self._epochs_without() >= self.settings.patience:
+            # It was killed after its last epoch.
+            self.trainer.should_stop = True
+
     def on_train_epoch_start(self) -> None:
         self.net.train()
+        # Dropout and some miners draw from torch's own generator, which no checkpoint holds.
+        torch.manual_seed(int(np.random.default_rng([self.settings.seed, self.current_epoch]).integers(2**62)))
         self.losses, self.images, self.started = [], 0, time.perf_counter()
 
     def training_step(self, images: Tensor, step: int) -> Tensor:
@@ -332,6 +348,8 @@ class _Training(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         epoch = self.current_epoch + 1
         mean = float(torch.stack(self.losses).mean())
+        if not math.isfinite(mean):
+            raise TrainingError(f"epoch {epoch}: the loss is {mean}; lower train.learning_rate")
         self._report("train.loss", mean, epoch)
         self._report("train.images_per_second", self.images / (time.perf_counter() - self.started), epoch)
         self._report("train.learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], epoch)
@@ -354,13 +372,17 @@ class _Training(pl.LightningModule):
     def _stop_early(self, recall: float, epoch: int) -> None:
         if self.best is None or recall > self.best[0]:
             self.best = (recall, copy.deepcopy(self.averaged.state_dict()))
-        history = [value for name, value, _ in self.reported if name == "val.recall_at_1"]
-        without = len(history) - 1 - history.index(max(history))
+        without = self._epochs_without()
         if without >= self.settings.patience:
             logger.info(
                 "stopped after epoch %d: val recall_at_1 has not risen for %d epochs; the best one's weights are kept", epoch, without
             )
             self.trainer.should_stop = True
+
+    def _epochs_without(self) -> int:
+        """Return how many epochs have passed since the best one on val."""
+        history = [value for name, value, _ in self.reported if name == "val.recall_at_1"]
+        return len(history) - 1 - history.index(max(history)) if history else 0
 
     def finished(self) -> Embedder:
         """Return the net that searches, made of the weights that are kept."""
@@ -395,20 +417,32 @@ def check_embeddings(embeddings: Tensor, loss: Tensor, epoch: int, step: int) ->
 
 
 def validate(net: Embedder, preprocessing: Preprocessing, catalogue: Catalogue, triplets: Triplets) -> dict[str, float]:
-    """Return recall_at_1 (leave one out) and triplet_accuracy of the val split; nothing where it is too small."""
+    """Return recall_at_1 (leave one out) and triplet_accuracy of the val split, of classes that have triplets; nothing where none has."""
     rows, drawn = catalogue.rows("val"), triplets.of("val")
     if not len(drawn):
         return {}
+    # Classes that are kept out of training have no say in when it ends either.
+    of = catalogue.frame["label"].to_numpy()
+    rows = rows[np.isin(of[rows], of[drawn["query"]])]
     embeddings = embed_catalogue(net, preprocessing, catalogue, rows)
     place = np.full(len(catalogue.frame), -1)
     place[rows] = np.arange(len(rows))
     query, positive, negative = (embeddings[place[drawn[name]]] for name in ("query", "positive", "negative"))
-    similarity = embeddings @ embeddings.T
-    np.fill_diagonal(similarity, -np.inf)
-    labels = catalogue.frame["label"].to_numpy()[rows]
+    labels, nearest = of[rows], _nearest_others(embeddings)
     _, code, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     findable = sizes[code] > 1
     return {
-        "recall_at_1": float((labels[similarity.argmax(axis=1)] == labels)[findable].mean()),
+        "recall_at_1": float((labels[nearest] == labels)[findable].mean()),
         "triplet_accuracy": float(((query * positive).sum(1) > (query * negative).sum(1)).mean()),
     }
+
+
+def _nearest_others(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Return for each embedding the place of the one nearest to it but for itself, (n,)."""
+    nearest = []
+    # In blocks: of many photographs not all pairs fit into memory at once.
+    for first in range(0, len(embeddings), 4096):
+        similarity = embeddings[first : first + 4096] @ embeddings.T
+        similarity[np.arange(len(similarity)), first + np.arange(len(similarity))] = -np.inf
+        nearest.append(similarity.argmax(axis=1))
+    return np.concatenate(nearest)

@@ -16,6 +16,7 @@ from deeprank.errors import DataError
 
 NAMED = 5
 HINT = "Not among them are photographs that could not be read or are there twice: `deeprank triplets` and the log of ingest name them"
+HELD_BACK = "Photographs of val and test are kept to test with: leave their lines out, or draw from a folder of the train split alone"
 
 
 def write_triplet_file(file: Path, frame: pd.DataFrame, paths: list[str], prefix: str = "") -> None:
@@ -79,6 +80,8 @@ def read_triplet_file(file: Path, paths: list[str], prefix: str = "", train: npt
             told.append(f"and {more:,} more lines")
         if (rows < 0).any():
             told.append(HINT)
+        if (~usable[rows] & (rows >= 0)).any():
+            told.append(HELD_BACK)
         raise DataError(f"{file}, " + "\n".join(told))
     return pd.DataFrame(rows, columns=["query", "positive", "negative"])
 

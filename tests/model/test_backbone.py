@@ -55,6 +55,11 @@ def test_a_file_under_other_names_in_the_same_order_is_taken(whole: dict[str, to
     assert torch.equal(net.state_dict()["conv_stem.weight"], whole["conv_stem.weight"])
 
 
+def test_a_net_that_cannot_be_made_as_asked_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"backbone mixer_s32_224, weights none: TypeError: .*dynamic_img_size"):
+        create_backbone("mixer_s32_224", "none")
+
+
 def test_a_file_of_another_net_does_not_fit(tmp_path: Path) -> None:
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "w.pth")
     with pytest.raises(ConfigError, match=rf"w\.pth does not fit {NAME}: .* is missing or of another shape"):

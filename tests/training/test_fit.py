@@ -291,5 +291,36 @@ def test_a_collapsed_embedding_ends_a_training_with_what_to_do() -> None:
 def test_a_loss_that_is_no_number_ends_a_training(
     catalogue: Catalogue, triplets: Triplets, network: NetworkSettings, tmp_path: Path
 ) -> None:
-    with pytest.raises(TrainingError, match=r"epoch \d+, step \d+: the loss is (nan|inf)"):
-        _fit(catalogue, triplets, tmp_path, network=network, epochs=30, learning_rate=1e30, head_learning_rate=1e30, average=0.0)
+    # Of one epoch only the first step is looked at before its end.
+    with pytest.raises(TrainingError, match=r"epoch 1: the loss is (nan|inf)"):
+        _fit(catalogue, triplets, tmp_path, network=network, learning_rate=1e30, head_learning_rate=1e30, average=0.0, warmup=0.0)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_more_gpus_than_there_are_end_a_training_before_it_starts(
+    catalogue: Catalogue, triplets: Triplets, network: NetworkSettings, tmp_path: Path
+) -> None:
+    wanted = max(torch.cuda.device_count(), 1) + 1
+    with pytest.raises(ConfigError, match=rf"train\.devices: {wanted} GPUs are asked for, this machine has"):
+        _fit(catalogue, triplets, tmp_path, network=network, devices=wanted)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_val_says_nothing_of_classes_that_are_kept_out_of_training(catalogue: Catalogue, triplets: Triplets, bundle: Bundle) -> None:
+    labels = catalogue.frame["label"]
+    drawn = triplets.of("val")
+    out = labels.iloc[drawn["query"]].iloc[0]
+    known = ~labels.iloc[drawn[["query", "positive", "negative"]].to_numpy().ravel()].eq(out).to_numpy().reshape(-1, 3).any(axis=1)
+    net, preprocessing = bundle.load()
+    found = validate(net, preprocessing, catalogue, Triplets(drawn[known], triplets.fingerprint))
+    # By brute force: each val photograph of the classes that are left, among those.
+    rows = catalogue.rows("val")
+    rows = rows[labels.iloc[rows].isin(labels.iloc[drawn["query"][known]]).to_numpy()]
+    embeddings = embed_catalogue(net, preprocessing, catalogue, rows)
+    hits = []
+    for place, row in enumerate(rows):
+        others = [other for other in range(len(rows)) if other != place]
+        nearest = max(others, key=lambda other: float(embeddings[other] @ embeddings[place]))
+        if (labels.iloc[rows] == labels.iloc[row]).sum() > 1:
+            hits.append(labels.iloc[rows[nearest]] == labels.iloc[row])
+    assert found["recall_at_1"] == pytest.approx(np.mean(hits))

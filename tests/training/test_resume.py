@@ -3,12 +3,14 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.data.ingest import IngestSettings, ingest
 from deeprank.data.rendered import write_rendered
+from deeprank.model.bundle import Bundle
 from deeprank.model.network import NetworkSettings
 from deeprank.reporting import Record
 from deeprank.training.fit import TrainSettings, fit
@@ -55,21 +57,45 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Catalogue, Triplets]
     return catalogue, sample_triplets(catalogue.frame, SampleSettings(), catalogue.fingerprint)
 
 
-def test_a_training_killed_by_sigkill_ends_with_the_weights_of_an_unbroken_one(data: tuple[Catalogue, Triplets], tmp_path: Path) -> None:
+# Dropout draws from torch's own generator, which goes on from where it was only if it is told to.
+@pytest.mark.parametrize("network", [{}, {"hidden": (8,), "dropout": 0.5}], ids=["plain", "dropout"])
+def test_a_training_killed_by_sigkill_ends_with_the_weights_of_an_unbroken_one(
+    data: tuple[Catalogue, Triplets], tmp_path: Path, network: dict[str, Any]
+) -> None:
     catalogue, triplets = data
     checkpoints = tmp_path / "checkpoints"
-    words = [catalogue.uri, str(tmp_path / "killed"), str(checkpoints), SETTINGS.model_dump_json()]
+    settings = SETTINGS.model_copy(update={"network": SETTINGS.network.model_copy(update=network)})
+    words = [catalogue.uri, str(tmp_path / "killed"), str(checkpoints), settings.model_dump_json()]
     killed = subprocess.run([sys.executable, "-c", KILLED, *words], capture_output=True, text=True, check=False)
     assert killed.returncode == -9, killed.stderr
     assert not (tmp_path / "killed" / "config.json").exists()
     assert len(list(checkpoints.glob("*.ckpt"))) == 1
 
     record = Record(tmp_path / "record")
-    resumed = fit(catalogue, triplets, SETTINGS, tmp_path / "killed", record, checkpoints)
-    unbroken = fit(catalogue, triplets, SETTINGS, tmp_path / "unbroken", Record(tmp_path / "other"))
+    resumed = fit(catalogue, triplets, settings, tmp_path / "killed", record, checkpoints)
+    unbroken = fit(catalogue, triplets, settings, tmp_path / "unbroken", Record(tmp_path / "other"))
     assert resumed.weights_hash == unbroken.weights_hash
     assert [point.step for point in record.points if point.name == "train.loss"] == [1, 2, 3, 4]
     assert not list(checkpoints.iterdir())
+
+
+def test_a_training_that_had_stopped_early_and_was_killed_before_it_saved_trains_no_further(
+    data: tuple[Catalogue, Triplets], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue, triplets = data
+    settings = SETTINGS.model_copy(update={"epochs": 9, "patience": 1, "learning_rate": 1e-9, "head_learning_rate": 1e-9})
+    unbroken = fit(catalogue, triplets, settings, tmp_path / "unbroken", Record(tmp_path / "other"))
+    assert int(unbroken.facts["epochs"]) < 9
+
+    def killed(*_: object) -> Bundle:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Bundle, "save", killed)
+        fit(catalogue, triplets, settings, tmp_path / "killed", Record(tmp_path / "record"), tmp_path / "checkpoints")
+    resumed = fit(catalogue, triplets, settings, tmp_path / "killed", Record(tmp_path / "again"), tmp_path / "checkpoints")
+    assert resumed.facts["epochs"] == unbroken.facts["epochs"]
+    assert resumed.weights_hash == unbroken.weights_hash
 
 
 def test_other_settings_do_not_go_on_from_a_checkpoint(data: tuple[Catalogue, Triplets], tmp_path: Path) -> None:
