@@ -165,7 +165,8 @@ def write_script(config: Path, stack: str | None, wait: float) -> Path:
     carried = {name: value for name, value in sorted(os.environ.items()) if name.startswith(CARRIED)}
     secret = [name for name in carried if any(word in name for word in SECRET)]
     if secret:
-        console.print(f"[yellow]Not carried over, as it would lie in a file: {', '.join(secret)}.[/]")
+        told = "Not carried over, as it would lie in a file; give each a line NAME=VALUE in `crontab -e`"
+        console.print(f"[yellow]{told}: {', '.join(secret)}.[/]")
     environment = {name: value for name, value in carried.items() if name not in secret}
     environment |= {"DEEPRANK_HOME": str(home()), "PATH": os.environ["PATH"], WAIT: f"{wait:g}"}
     zenml = str(Path(sys.executable).with_name("zenml"))
@@ -256,12 +257,14 @@ def in_crontab(tab: CronTab) -> list[Entry]:
 
 
 def _in_zenml() -> list[Entry]:
-    found = [schedule for schedule in Client().list_schedules(is_archived=False) if schedule.name.startswith(PREFIX)]
+    found = Client().list_schedules(is_archived=False, name=f"startswith:{PREFIX}", size=1000)
     return [Entry(str(schedule.cron_expression), schedule.name.removeprefix(PREFIX), "ZenML", "") for schedule in found]
 
 
 def _remove_from_zenml(config: Path | None) -> int:
     wanted = [entry.config for entry in _in_zenml() if config is None or entry.config == config.stem]
+    if wanted and not Client().active_stack.orchestrator.supports_schedule_deletion:
+        console.print("[yellow]ZenML forgets the schedule, but this orchestrator goes on: delete its recurring run there, too.[/]")
     for name in wanted:
         Client().delete_schedule(f"{PREFIX}{name}")
     return len(wanted)

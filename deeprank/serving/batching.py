@@ -176,8 +176,14 @@ class Batcher:
     def _prepare(self, job: _Job) -> None:
         error: Exception | None = None
         try:
-            if not job.done.cancelled():
-                job.prepared = [self._decode(job.searcher, image) for image in job.images]
+            prepared: list[Tensor] = []
+            for image in job.images:
+                # Nobody waits for it any more.
+                if job.done.cancelled():
+                    break
+                prepared.append(self._decode(job.searcher, image))
+            else:
+                job.prepared = prepared
         except Exception as found:  # whatever it is, it is the request's answer
             error = found
         with self._changed:
@@ -192,10 +198,12 @@ class Batcher:
     def _take(self) -> list[_Job]:
         """Wait for jobs; return those of one release that make a batch, none at the end."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._ready or self._closed, IDLE) and self._worked and not self._decoding:
-                self._worked = False
-                _give_memory_back()
-                return []
+            idle = not self._changed.wait_for(lambda: self._ready or self._closed, IDLE) and self._worked and not self._decoding
+            self._worked = self._worked and not idle
+        if idle:
+            _give_memory_back()
+            return []
+        with self._changed:
             full = self.settings.largest
             self._changed.wait_for(lambda: not self._decoding or len(self._ready) >= full or self._closed, self.settings.wait_ms / 1000)
             jobs: list[_Job] = []

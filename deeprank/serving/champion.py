@@ -72,7 +72,7 @@ def promote(name: str, version: int, reason: str, anyway: bool = False) -> Move:
 
 
 def rollback(name: str, reason: str) -> Move:
-    """Give the title back to the champion before the present one.
+    """Give the title back to the champion before the present one; versions that only refreshed its index are the same champion.
 
     Raises:
         ModelError: there is no champion, none before it, or that version is gone.
@@ -81,9 +81,13 @@ def rollback(name: str, reason: str) -> Move:
     champion = find(name, "champion")
     if champion is None:
         raise ModelError(f"{name} has no champion to roll back; `deeprank models --name {name}` lists its versions")
-    # A rollback is no rise of its own: rolling back twice goes back two champions.
-    rises = [move for move in history(name) if move.version == int(champion.version) and move.by != "rollback"]
-    before = rises[-1].before if rises else None
+    # A rollback is no rise of its own: rolling back twice goes back two champions. A refresh is none either: its net is the same.
+    rise = {move.version: move for move in history(name) if move.by != "rollback"}
+    before: int | None = int(champion.version)
+    refreshed = True
+    while before is not None and refreshed:
+        last = rise.get(before)
+        before, refreshed = (last.before, last.by == "refresh") if last else (None, False)
     if before is None:
         raise ModelError(f"version {champion.version} is the first champion of {name}: there is none before it")
     if find(name, str(before)) is None:

@@ -65,7 +65,8 @@ class Follower:
             service.refused = None
             if served.aliases != tuple(version.aliases):
                 service.served = dataclasses.replace(served, aliases=tuple(version.aliases))
-        elif service.refused is None or service.refused.version != number:
+        # Where nothing answers yet, what was refused is tried again: the catalogue may have come meanwhile.
+        elif served is None or service.refused is None or service.refused.version != number:
             self._take(version, number)
 
     def _take(self, version: ModelVersion, number: int) -> None:
@@ -80,7 +81,8 @@ class Follower:
             reason = (
                 str(error).replace(f"{folder}/", "") if isinstance(error, DeepRankError) else f"{type(error).__name__} while it was loaded"
             )
-            log.exception("version %d of %s is not taken", number, self.name)
+            if self._service.refused is None or self._service.refused.reason != reason:
+                log.exception("version %d of %s is not taken", number, self.name)
             self._service.refuse(number, reason)
             return
         self._service.take(served)
@@ -109,8 +111,7 @@ def load_version(version: ModelVersion, release: Release) -> Served:
 
     """
     model = f"models:/{version.name}/{version.version}"
-    served = Served.load(release, model, int(version.version), dict(version.tags))
-    return dataclasses.replace(served, aliases=tuple(version.aliases))
+    return Served.load(release, model, int(version.version), dict(version.tags), tuple(version.aliases))
 
 
 def load_fixed(model: str) -> Served:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import hmac
 import io
 import logging
@@ -14,6 +13,7 @@ from PIL import Image
 from pydantic import Field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deeprank.data.photographs import FORMATS
@@ -43,7 +43,6 @@ class Limits(Settings):
         upload_bytes: of a request's body.
         held_bytes: of all bodies that are being received or answered; beyond that, 429.
         pixels: of an image, as its head says, before it is decoded.
-        images: of one request.
         seconds: from a request's head to the end of its body.
         head_seconds, head_bytes: of a request's head.
         connections: at once.
@@ -53,7 +52,6 @@ class Limits(Settings):
     upload_bytes: int = Field(10 * 2**20, ge=1)
     held_bytes: int = Field(256 * 2**20, ge=1)
     pixels: int = Field(50_000_000, ge=1)
-    images: int = Field(10, ge=2)
     seconds: float = Field(20.0, gt=0)
     head_seconds: float = Field(10.0, gt=0)
     head_bytes: int = Field(2**16, ge=1024)
@@ -139,6 +137,8 @@ class Guard:
                 await problem(refused.status_code, refused.detail, scope["path"], refused.headers)(scope, receive, sending)
             else:
                 await self.app(scope, receiving, sending)
+        except ClientDisconnect:
+            log.info("%s %s: the client went away", scope["method"], scope["path"])
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
             if not status:
@@ -165,7 +165,7 @@ class Guard:
         if kind.lower() == "basic":
             try:
                 shown = base64.b64decode(shown, validate=True).decode().partition(":")[2]
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:
                 return False
         elif kind.lower() != "bearer":
             return False

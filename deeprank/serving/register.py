@@ -36,6 +36,8 @@ from deeprank.triplets.sampling import Triplets
 RELEASE_CODE = Path(__file__).with_name("release_model.py")
 # Characters that MLflow's databases keep of a description; PostgreSQL refuses more.
 DESCRIPTION = 5000
+# From so large a share of an index's photographs that are missing, a person is to say that it is right.
+MOST_GONE = 0.5
 
 
 class RegisterSettings(Settings):
@@ -116,7 +118,7 @@ def refresh(name: str, catalogue: Catalogue, reporter: Reporter) -> Registered |
         None where the index holds today's photographs already.
 
     Raises:
-        ModelError: there is no champion.
+        ModelError: there is no champion, or more than half of what it finds is not in the catalogue.
 
     """
     champion = find(name, "champion")
@@ -127,6 +129,13 @@ def refresh(name: str, catalogue: Catalogue, reporter: Reporter) -> Registered |
     if index.facts["catalogue"]["fingerprint"] == catalogue.fingerprint:
         reporter.note("index.rebuild", index.moved.rebuild or "no need")
         return None
+    gone = int((~index.rows["id"].isin(catalogue.frame["id"])).sum())
+    # A disk that was not mounted, or another folder: nobody is there at night to wonder.
+    if gone > MOST_GONE * len(index.rows):
+        raise ModelError(
+            f"{gone:,} of the {len(index.rows):,} photographs that version {champion.version} of {name} finds are not in the catalogue "
+            f"{catalogue.uri}, version {catalogue.version}: its index stays as it is; if they are gone for good, train anew: `deeprank run`"
+        )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for part in ("bundle", "evaluation"):
@@ -139,6 +148,8 @@ def refresh(name: str, catalogue: Catalogue, reporter: Reporter) -> Registered |
         reporter.note("index.rebuild", moved.rebuild or "no need")
         reason = f"the model of version {champion.version}, its index with {added:,} photographs more and {removed:,} fewer"
         card = (release.folder / "gate" / "model_card.md").read_text()
+        if champion.tags.get("gate.state") == "refreshed":
+            card = card.partition("\n\n")[2]
         return register(folder, RegisterSettings(name=name), Decision("refreshed", True, reason), catalogue, f"{reason}.\n\n{card}")
 
 

@@ -61,6 +61,8 @@ def find(name: str, version_or_alias: str) -> ModelVersion | None:
 def fetch(version: ModelVersion) -> Path:
     """Return the folder of a release, copied from the registry to the state folder once."""
     folder = home() / "releases" / version.name / f"{version.version}-{version.model_id or version.run_id}"
+    if folder.is_dir():
+        return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     # A pipeline and a service may want it at once.
     with FileLock(folder.with_name(folder.name + ".lock")):

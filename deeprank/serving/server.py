@@ -140,6 +140,7 @@ def _protocol(limits: Limits) -> type[HttpToolsProtocol]:
         """Closes a connection whose request's head is too long or too late: uvicorn itself waits for ever."""
 
         _late: asyncio.TimerHandle | None = None
+        _rest: asyncio.TimerHandle | None = None
         _head = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -153,6 +154,9 @@ def _protocol(limits: Limits) -> type[HttpToolsProtocol]:
                     return
                 self._head += len(data)
             super().data_received(data)
+            # What follows an answer and is no request, such as the rest of a body that was refused, stops uvicorn's own clock.
+            if self._late is None and self._rest is None and self.cycle is not None and self.cycle.response_complete:
+                self._rest = self.loop.call_later(limits.seconds, self.transport.close)
 
         def on_message_begin(self) -> None:
             if self._late is None:
@@ -172,8 +176,9 @@ def _protocol(limits: Limits) -> type[HttpToolsProtocol]:
             self._late = self.loop.call_later(limits.head_seconds, self.transport.close)
 
         def _got_head(self) -> None:
-            if self._late is not None:
-                self._late.cancel()
-                self._late = None
+            for clock in (self._late, self._rest):
+                if clock is not None:
+                    clock.cancel()
+            self._late = self._rest = None
 
     return Impatient

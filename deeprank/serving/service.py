@@ -69,7 +69,14 @@ class Served:
     since: str = field(default_factory=utc_now)
 
     @classmethod
-    def load(cls, release: Release, model: str, version: int | None = None, tags: dict[str, str] | None = None) -> "Served":
+    def load(
+        cls,
+        release: Release,
+        model: str,
+        version: int | None = None,
+        tags: dict[str, str] | None = None,
+        aliases: tuple[str, ...] = (),
+    ) -> "Served":
         """Load a release and check it: every file by its checksum, index against model, neighbours against the canary.
 
         Raises:
@@ -78,7 +85,7 @@ class Served:
         """
         searcher = Searcher(release)
         _ = searcher.model, searcher.index.rows
-        served = cls(searcher, model, version, tags=tags or {}, checked=check_canary(searcher))
+        served = cls(searcher, model, version, aliases, tags or {}, checked=check_canary(searcher))
         _ = served.metrics
         return served
 

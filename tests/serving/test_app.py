@@ -267,6 +267,7 @@ def test_a_token_is_wanted_where_there_is_one(strict: Running) -> None:
             {"Authorization": "Bearer wrong"},
             {"Authorization": TOKEN},
             {"Authorization": "Basic @"},
+            {"Authorization": "Basic é"},
             {"Authorization": "Bearer é"},
         ):
             encoded_headers = {name: value.encode("latin-1") for name, value in headers.items()}

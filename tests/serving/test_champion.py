@@ -1,5 +1,6 @@
 """The alias `champion` in a real registry: moved by the gate, by hand and back, with a history that says why."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,18 @@ def test_rolling_back_twice_goes_back_two_champions_and_then_there_is_none(plant
         rollback(plants, "once more")
     assert [(move.before, move.version, move.by) for move in history(plants)[3:]] == [(4, 3, "rollback"), (3, 1, "rollback")]
     assert history(plants)[3].reason == "worse in the shop"
+
+
+def test_a_rollback_goes_past_versions_that_only_refreshed_the_index(store: Store, catalogue: Catalogue) -> None:
+    refreshed = dataclasses.replace(decision(0.9, 0.6), state="refreshed", reason="its index")
+    for decided in (decision(0.6, None), refreshed, decision(0.9, 0.6), refreshed, refreshed):
+        with mlflow.start_run(experiment_id=store.experiment):
+            register(store.folders[0], RegisterSettings(name="nightly"), decided, catalogue, "card")
+    assert _champion("nightly") == 5
+    # Version 2: the champion before, as it was when version 3 took the title.
+    assert rollback("nightly", "worse in the shop").version == 2
+    with pytest.raises(ModelError, match="version 2 is the first champion of nightly"):
+        rollback("nightly", "once more")
 
 
 def test_promotion_by_hand_wants_a_version_the_gate_did_not_hold(plants: str) -> None:
@@ -112,6 +125,12 @@ def test_a_refresh_makes_findable_what_came_and_drift_still_calls_it_new(
         with mlflow.start_run(experiment_id=store.experiment):
             refreshed = refresh("growing", today, record)
     assert refreshed is None, "the first refresh left nothing to refresh"
+    # Most of it is missing: a disk that was not mounted.
+    for file in [file for n, file in enumerate(sorted(photographs.rglob("*.*"))) if n % 5 < 3]:
+        file.unlink()
+    little, _ = ingest(photographs, settings, str(tmp_path / "catalogues"), progress=False)
+    with pytest.raises(ModelError, match=r"that version 2 of growing finds are not in the catalogue .* its index stays as it is"):
+        refresh("growing", little, Record(tmp_path / "record"))
     champion = find("growing", "champion")
     assert (champion.version, champion.tags["gate.state"]) == (2, "refreshed")
     assert find("growing", "challenger").version == 1

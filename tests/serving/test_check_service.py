@@ -113,5 +113,5 @@ def test_a_token_is_shown_and_a_missing_one_is_named(store: Store, url: str, tmp
 
 def test_without_a_url_or_a_champion_nobody_is_asked(store: Store, tmp_path: Path) -> None:
     assert _check("", tmp_path)[1].state == "none configured"
-    answer = _check("http://127.0.0.1:9", tmp_path, name="plants")[1]
-    assert (answer.state, answer.reason) == ("no champion", "plants has none")
+    answer = _check("http://127.0.0.1:9", tmp_path, name="nobody")[1]
+    assert (answer.state, answer.reason) == ("no champion", "nobody has none")

@@ -3,6 +3,7 @@
 import gc
 import shutil
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,20 @@ def test_a_damaged_release_is_not_taken_and_the_old_one_goes_on(service: Service
     assert service.refused is None
 
 
+def test_what_was_refused_is_tried_again_as_long_as_nothing_answers(service: Service, alias: str) -> None:
+    damaged = kept(1) / "index" / "rows.parquet"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-9] + b"\0" * 8)
+    follower = Follower(service, f"models:/{NAME}@{alias}")
+    follower.look()
+    assert service.served is None
+    assert service.refused is not None
+    damaged.write_bytes(whole)
+    shutil.rmtree(home() / "releases" / NAME)
+    follower.look()
+    assert (service.current().version, service.refused) == (1, None)
+
+
 def test_a_release_that_answers_otherwise_than_it_did_is_not_taken(service: Service, alias: str, store: Store) -> None:
     follower = Follower(service, f"models:/{NAME}@{alias}")
     for version in (1, 2):
@@ -190,7 +205,8 @@ def test_no_request_fails_while_the_alias_moves_and_each_answer_is_of_one_releas
             before = len(answers)
             point(alias, version)
             # Taken, and asked: on a busy machine the next move may come before the next answer.
-            while version not in {answer["version"] for answer in answers[before:]} and not failed:
+            until = time.monotonic() + 60
+            while version not in {answer["version"] for answer in answers[before:]} and not failed and time.monotonic() < until:
                 done.wait(0.01)
         done.set()
         for thread in threads:
@@ -215,6 +231,7 @@ def test_without_a_release_the_service_says_that_it_is_not_ready(alias: str) -> 
         assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
         assert refused.headers["retry-after"]
         MlflowClient().set_registered_model_alias(NAME, "soon", "2")
-        while server.service.served is None:
-            threading.Event().wait(0.01)
+        until = time.monotonic() + 60
+        while server.service.served is None and time.monotonic() < until:
+            time.sleep(0.01)
         assert client.get("/readyz").json()["version"] == 2

@@ -68,6 +68,20 @@ def test_a_head_that_dribbles_in_or_never_ends_is_closed(server: Running) -> Non
     assert exchange(server.port, b"GET /healthz HTTP/1.1\r\n", *[b"X-A: " + b"b" * 1000 + b"\r\n"] * 20, pause=0.001)[0] == b""
 
 
+def test_what_follows_an_answer_and_is_no_request_holds_no_connection(server: Running) -> None:
+    # Refused by its head; of the body a little comes, and then nothing more.
+    answer, took = exchange(server.port, HEAD.replace(b"localhost", b"elsewhere"), b" " * 10, pause=0.1)
+    assert answer.startswith(b"HTTP/1.1 421 ")
+    assert took < 15
+    asked = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answer, took = exchange(server.port, asked, b"\r\n", pause=0.1)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert took < 15
+    # A client that goes on asking is not cut off.
+    last = asked.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    assert exchange(server.port, *[asked] * 5, last, pause=0.15)[0].count(b"HTTP/1.1 200 ") == 6
+
+
 def test_a_body_that_does_not_come_is_not_waited_for(server: Running) -> None:
     answer, took = exchange(server.port, HEAD, *[b" "] * 6, pause=0.1)
     assert answer.startswith(b"HTTP/1.1 408 ")
