@@ -2,8 +2,9 @@
 
 All train on the same photographs, at the same size, batch and net, in turns, each in a process of its own (see peers.py).
 
-ours            the fit as the config has it, at one size: decoding, augmentation, averaging, logging; by its own reporter, median
-                of the epochs after the first. Not in it: what comes once (bench_quality.py counts that) and validation.
+ours            the fit as the config has it, at one size: photographs that were decoded in the first epoch and kept, augmentation,
+                averaging, logging; by its own reporter, median of the epochs after the first. Not in it: what comes once
+                (bench_quality.py counts that) and validation.
 bare step       forward, backward and optimizer step of the same net, trained stages, precision, loss and batch, on tensors ready
                 in memory.
 pml             image files, PIL, DataLoader, MPerClassSampler, SupConLoss; the whole net is trained. Then the same with our memory

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
+from pytorch_metric_learning import distances, miners, reducers, regularizers
 from pytorch_metric_learning import losses as library
-from pytorch_metric_learning import miners
 from pytorch_metric_learning.utils.loss_and_miner_utils import convert_to_triplets
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
@@ -16,7 +16,18 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 from deeprank.errors import ConfigError
 from deeprank.settings import Settings
 
-Arguments = dict[str, float | int | bool | str | list[float]]
+# Arguments of losses and miners that are objects of pytorch-metric-learning themselves.
+PARTS = {"distance": distances, "reducer": reducers, "embedding_regularizer": regularizers, "weight_regularizer": regularizers}
+
+
+class PartSettings(Settings):
+    """A distance, reducer or regularizer of pytorch-metric-learning by name, and its arguments."""
+
+    name: str
+    arguments: dict[str, float | int | bool | str] = Field(default_factory=dict)
+
+
+Arguments = dict[str, float | int | bool | str | list[float] | PartSettings]
 
 
 class RankingHinge(nn.Module):
@@ -159,7 +170,8 @@ class LossSettings(Settings):
 
     Attributes:
         name: of pytorch-metric-learning, or RankingHinge, GradedHinge, CosineSoftmax.
-        arguments: of the loss; what it takes of classes, dimensions and relevances is given to it.
+        arguments: of the loss; what it takes of classes, dimensions and relevances is given to it. A distance, reducer,
+            embedding_regularizer or weight_regularizer is its name, or a name with arguments.
         weight: of the loss in the sum.
         miner: picks the triplets or pairs that count; without one, all that the classes of a batch make do.
         memory: a batch is compared with so many embeddings of the last batches, its own among them; 0: with its own alone.
@@ -279,6 +291,12 @@ def create_miner(settings: MinerSettings) -> nn.Module:
 
 def _create(kind: type[nn.Module], name: str, arguments: Mapping[str, Any]) -> nn.Module:
     try:
-        return kind(**arguments)
+        return kind(**{key: _part(key, value) if key in PARTS else value for key, value in arguments.items()})
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(f"train.losses: arguments of {name}: {error}") from None
+
+
+def _part(what: str, given: str | PartSettings) -> object:
+    part = PartSettings(name=given) if isinstance(given, str) else given
+    known = [name for name, kind in vars(PARTS[what]).items() if isinstance(kind, type) and not name.startswith("Base")]
+    return getattr(PARTS[what], _known(what, part.name, known))(**part.arguments)

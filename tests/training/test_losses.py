@@ -467,6 +467,28 @@ def test_a_name_that_does_not_exist_is_refused_with_the_nearest(settings: type[L
         settings(name=name)
 
 
+def test_a_distance_and_a_reducer_are_given_by_name() -> None:
+    points, named = _points(3), {"distance": "CosineSimilarity", "reducer": {"name": "ThresholdReducer", "arguments": {"low": 0.1}}}
+    settings = LossSettings.model_validate(
+        {
+            "name": "TripletMarginLoss",
+            "arguments": {"margin": 0.2, **named},
+            "miner": {"name": "TripletMarginMiner", "arguments": {"type_of_triplets": "semihard", "distance": "CosineSimilarity"}},
+        }
+    )
+    own = WeightedLosses((settings,), RELEVANCES, 6)(points, LABELS)
+    cosine = distances.CosineSimilarity()
+    mined = miners.TripletMarginMiner(type_of_triplets="semihard", distance=cosine)(points, LABELS)
+    library = losses.TripletMarginLoss(margin=0.2, distance=cosine, reducer=reducers.ThresholdReducer(low=0.1))
+    assert own == library(points, LABELS, mined) > 0
+    assert own != losses.TripletMarginLoss(margin=0.2)(points, LABELS, mined)
+    with pytest.raises(ConfigError, match=r"arguments of TripletMarginLoss: there is no distance Cosine; there are .*CosineSimilarity"):
+        create_loss(LossSettings(name="TripletMarginLoss", arguments={"distance": "Cosine"}), RELEVANCES, 6)
+    wrong = {"distance": {"name": "LpDistance", "arguments": {"root": 2}}}
+    with pytest.raises(ConfigError, match=r"arguments of TripletMarginLoss: .*root"):
+        create_loss(LossSettings.model_validate({"name": "TripletMarginLoss", "arguments": wrong}), RELEVANCES, 6)
+
+
 @pytest.mark.parametrize("name", ["TripletMarginLoss", *OWN, *MENDED])
 def test_arguments_that_a_loss_does_not_take_are_named(name: str) -> None:
     with pytest.raises(ConfigError, match=f"train.losses: arguments of {name}: .*'margn'"):
