@@ -111,6 +111,8 @@ def _to_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         # Pillow clips instead of scaling when it converts deep greyscale.
         deep = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(deep).all():
+            raise DataError("pixels that are no numbers")
         top = 65535.0 if image.mode.startswith("I;16") or deep.max() > 255 else 255.0 if deep.max() > 1 else 1.0
         image = Image.fromarray((deep / top * 255).clip(0, 255).astype(np.uint8))
         remarks.append("16-bit greyscale: scaled to 8 bits")

@@ -119,6 +119,14 @@ def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
     assert np.allclose(decoded(found.jpeg)[..., 0], deep / 257, atol=5)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_no_numbers_are_refused(value: float) -> None:
+    deep = np.full((32, 32), 0.5, dtype=np.float32)
+    deep[3, 3] = value
+    with pytest.raises(DataError, match="pixels that are no numbers"):
+        canonical(encoded(Image.fromarray(deep), "TIFF"))
+
+
 def test_a_16_bit_colour_png_is_scaled_too() -> None:
     rows = np.full((32, 32, 3), (65535, 32896, 0), dtype=">u2")
     data = _png(32, 32, 16, b"".join(b"\0" + row.tobytes() for row in rows))
