@@ -11,9 +11,7 @@ IMAGE = DockerSettings(
     build_context_root=str(PROJECT),
     # The stage in which the user is still root, who may install; ZenML then sets the user.
     # For a GPU: build_args {TORCH_INDEX: ""} under settings.docker.parent_image_build_config.build_options of a config.
-    parent_image_build_config=DockerBuildConfig(
-        build_options=DockerBuildOptions.model_validate({"target": "project", "build_args": {"COMMIT": git_commit()}})
-    ),
+    parent_image_build_config=DockerBuildConfig(build_options=DockerBuildOptions(target="project", build_args={"COMMIT": git_commit()})),
     user="1000",
     python_package_installer=PythonPackageInstaller.PIP,
     python_package_installer_args={"constraint": "/project/constraints.txt"},

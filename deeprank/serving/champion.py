@@ -82,12 +82,11 @@ def rollback(name: str, reason: str) -> Move:
     if champion is None:
         raise ModelError(f"{name} has no champion to roll back; `deeprank models --name {name}` lists its versions")
     # A rollback is no rise of its own: rolling back twice goes back two champions. A refresh is none either: its net is the same.
-    rise = {move.version: move for move in history(name) if move.by != "rollback"}
-    before: int | None = int(champion.version)
-    refreshed = True
-    while before is not None and refreshed:
-        last = rise.get(before)
-        before, refreshed = (last.before, last.by == "refresh") if last else (None, False)
+    rises: dict[int | None, Move] = {move.version: move for move in history(name) if move.by != "rollback"}
+    rise = rises.get(int(champion.version))
+    while rise and rise.by == "refresh":
+        rise = rises.get(rise.before)
+    before = rise.before if rise else None
     if before is None:
         raise ModelError(f"version {champion.version} is the first champion of {name}: there is none before it")
     if find(name, str(before)) is None:

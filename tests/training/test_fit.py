@@ -291,8 +291,8 @@ def test_a_collapsed_embedding_ends_a_training_with_what_to_do() -> None:
 def test_a_loss_that_is_no_number_ends_a_training(
     catalogue: Catalogue, triplets: Triplets, network: NetworkSettings, tmp_path: Path
 ) -> None:
-    # Of one epoch only the first step is looked at before its end.
-    with pytest.raises(TrainingError, match=r"epoch 1: the loss is (nan|inf)"):
+    # Of so short an epoch the first step is looked at, and the last.
+    with pytest.raises(TrainingError, match=r"epoch 1, step \d+: the loss is (nan|inf)"):
         _fit(catalogue, triplets, tmp_path, network=network, learning_rate=1e30, head_learning_rate=1e30, average=0.0, warmup=0.0)
     assert not (tmp_path / "bundle").exists()
 
@@ -324,3 +324,15 @@ def test_val_says_nothing_of_classes_that_are_kept_out_of_training(catalogue: Ca
         if (labels.iloc[rows] == labels.iloc[row]).sum() > 1:
             hits.append(labels.iloc[rows[nearest]] == labels.iloc[row])
     assert found["recall_at_1"] == pytest.approx(np.mean(hits))
+
+
+def test_val_knows_classes_that_are_only_negatives(catalogue: Catalogue, triplets: Triplets, bundle: Bundle) -> None:
+    labels, drawn = catalogue.frame["label"], triplets.of("val")
+    only = labels.iloc[drawn["negative"]].iloc[0]
+    drawn = drawn[(labels.iloc[drawn["query"]] != only).to_numpy()]
+    assert (labels.iloc[drawn["negative"]] == only).any()
+    net, preprocessing = bundle.load()
+    every = embed_catalogue(net, preprocessing, catalogue, np.arange(len(catalogue.frame)))
+    query, positive, negative = (every[drawn[name]] for name in ("query", "positive", "negative"))
+    nearer = ((query * positive).sum(1) > (query * negative).sum(1)).mean()
+    assert validate(net, preprocessing, catalogue, Triplets(drawn, triplets.fingerprint))["triplet_accuracy"] == nearer
