@@ -155,10 +155,8 @@ def fit(
     """
     keep_freed_memory()
     pl.seed_everything(settings.seed, verbose=False)
-    module = _Training(catalogue, triplets, settings, reporter, start)
     for name in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    checkpoint = checkpoints / f"{training_key(triplets, settings, start)}.ckpt" if checkpoints else None
     trainer = pl.Trainer(
         max_epochs=settings.epochs,
         devices=1,
@@ -168,7 +166,11 @@ def fit(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        # A CPU adds in one order as it is; where a GPU has no such way of an operation, it says so.
+        deterministic=None if device().type == "cpu" else "warn",
     )
+    module = _Training(catalogue, triplets, settings, reporter, start)
+    checkpoint = checkpoints / f"{training_key(triplets, settings, start)}.ckpt" if checkpoints else None
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as decoders:
         # Decoding runs on threads of our own (Lance must not be forked); and Lightning uses what torch deprecates.
         warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|in eval mode).*")
