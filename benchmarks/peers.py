@@ -166,7 +166,7 @@ class PeerNet(nn.Module):
         self.backbone, mean, std = create_backbone(network.get("backbone", "tf_efficientnet_lite0"), network.get("weights", "package"))
         self.dimensions = network.get("dimensions", 128)
         # Looked at, not asked for: VGG's own answer counts layers that are left out here.
-        width = self.backbone.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
+        width = self.backbone.eval()(torch.zeros(1, 3, 96, 96)).shape[1]
         self.head = nn.Linear(width, self.dimensions)
         self.normal = v2.Normalize(mean, std)
         for stage in stages(self.backbone)[:frozen_stages]:

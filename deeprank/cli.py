@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -400,14 +401,15 @@ def summary(name: Annotated[str, typer.Option(help="Name in the registry.")] = "
     ]
     _table(rows)
     console.print(f"{name} version {release.version}, alias {release.aliases or 'none'}: {release.reason}\n", highlight=False)
-    photograph = Path(release.source) / release.example
+    folder = Path(release.source).expanduser().resolve()
+    photograph, other = (shlex.quote(str(folder / path)) for path in (release.example, release.other))
     commands = [
-        f"mlflow ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']} --port 5000",
+        f"mlflow ui --backend-store-uri {shlex.quote(os.environ['MLFLOW_TRACKING_URI'])} --port 5000",
         f"deeprank search --model models:/{name}/{release.version} {photograph} -k 5",
-        f"deeprank distance --model models:/{name}/{release.version} --image1 {photograph} --image2 {Path(release.source) / release.other}",
+        f"deeprank distance --model models:/{name}/{release.version} --image1 {photograph} --image2 {other}",
         "deeprank models",
     ]
-    console.print("Look further (after `. .venv/bin/activate`):", *commands, sep="\n  ", highlight=False, soft_wrap=True)
+    console.print("Look further (after `. .venv/bin/activate`):", *commands, sep="\n  ", highlight=False, markup=False, soft_wrap=True)
     console.print(f"Everything made lies in {home()}.", highlight=False, soft_wrap=True)
 
 

@@ -55,8 +55,16 @@ def scan(folder: Path) -> dict[str, os.stat_result]:
 
 
 def has_own_splits(files: Iterable[str]) -> bool:
-    """Say whether paths have train/ and test/ on top."""
-    return {"train", "test"} <= {path.split("/", 1)[0] for path in files if "/" in path}
+    """Say whether paths have train/ and test/ on top.
+
+    Raises:
+        DataError: they have train/ and val/, which cannot be meant as classes, and no test/.
+
+    """
+    tops = {path.split("/", 1)[0] for path in files if "/" in path}
+    if {"train", "val"} <= tops and "test" not in tops:
+        raise DataError("train/ and val/ lie on top, but no test/ to evaluate on: rename val/ to test/, or put all classes into one folder")
+    return {"train", "test"} <= tops
 
 
 def stale(known: pd.DataFrame, files: dict[str, os.stat_result]) -> dict[str, os.stat_result]:

@@ -99,10 +99,19 @@ def _decode(data: bytes) -> tuple[Image.Image, list[str]]:
         raise DataError(f"{image.width} x {image.height} pixels are too few: the short side needs {SMALLEST_SIDE}")
     if getattr(image, "is_animated", False):
         remarks.append("animated: first frame used")
-    turned = ImageOps.exif_transpose(image)
-    if turned is not image:
-        image = turned
-    return _to_rgb(image, remarks), remarks
+    return _to_rgb(_turned(image, remarks), remarks), remarks
+
+
+def _turned(image: Image.Image, remarks: list[str]) -> Image.Image:
+    try:
+        image.getexif()
+        # Read by now. Pillow would write the other fields anew, which nobody wants and which damaged ones do not survive.
+        for key in ("exif", "Raw profile type exif"):
+            image.info.pop(key, None)
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow's reader of EXIF raises whatever it stumbles over
+        remarks.append("damaged EXIF: not turned")
+        return image
 
 
 def _to_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:

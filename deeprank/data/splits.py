@@ -65,8 +65,8 @@ def split_of(identity: str, shares: Mapping[str, float]) -> str:
 def place(events: pd.DataFrame, fresh: pd.DataFrame, bits: int, shares: Mapping[str, float] | None) -> pd.DataFrame:
     """Return `fresh` with group, split, status and image_row set, followed by the old rows that these change.
 
-    Identical bytes are one photograph: the first path keeps it, the others are `duplicate`. A photograph whose group
-    joined an older one takes that group's split.
+    Identical bytes are one photograph: the first path keeps it, of a folder's own splits in the earliest one, the others are
+    `duplicate`. A photograph whose group joined an older one takes that group's split.
 
     Args:
         events: the catalogue's rows so far, oldest first.
@@ -92,8 +92,9 @@ def place(events: pd.DataFrame, fresh: pd.DataFrame, bits: int, shares: Mapping[
 
     current = everything.drop_duplicates("path", keep="last")
     current = current[usable.loc[current.index]]
-    # The path that has the photograph keeps it, whatever its name.
-    current = current.iloc[np.argsort(current["status"].ne("ok").to_numpy(), kind="stable")]
+    # The path that has the photograph keeps it, whatever its name; but train loses none to val or test.
+    earlier = current["split"].map(SPLITS.index) if shares is None else 0
+    current = current.iloc[np.argsort((2 * earlier + current["status"].ne("ok")).to_numpy(), kind="stable")]
     keeper = current.drop_duplicates("id").set_index("id")
     again = current["id"].duplicated().to_numpy()
     kept_path, kept_label = current["id"].map(keeper["path"]), current["id"].map(keeper["label"])

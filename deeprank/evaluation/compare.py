@@ -23,6 +23,8 @@ from deeprank.triplets.sampling import Triplets
 GAINS = ("fine.recall_at_1", "fine.map_at_r", "ndcg_at_10")
 # A coarse class is reported on its own from so many queries, and the largest so many of them.
 GROUP_QUERIES, GROUPS = 10, 100
+# What MLflow does not take in a metric's name; it takes letters of any alphabet.
+FORBIDDEN = re.compile(r"[^\w. :/-]")
 
 
 def evaluate_bundle(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, reporter: Reporter) -> Evaluation:
@@ -108,7 +110,7 @@ def group_metrics(evaluation: Evaluation) -> dict[str, Estimate]:
         .head(GROUPS)
     )
     return {
-        f"per_group/{re.sub(r'[^A-Za-z0-9_. :/-]', '_', row['label'])[:200]}.recall_at_1": Estimate(
+        f"per_group/{FORBIDDEN.sub('_', row['label'])[:200]}.recall_at_1": Estimate(
             row[METRIC], row[f"{METRIC}.low"], row[f"{METRIC}.high"], row["queries"]
         )
         for row in table.to_dict("records")

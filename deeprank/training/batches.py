@@ -42,8 +42,9 @@ def class_batches(
         per_batch: P; fewer where there are fewer classes.
         per_class: K.
         rng: decides order and composition.
-        balanced: every class comes as often as any other; else each photograph comes once, and a class whose size is no
-            multiple of K fills its last chunk with photographs it already gave.
+        balanced: every class comes as often as any other; else each photograph comes once at most, and a class whose size is no
+            multiple of K fills its last chunk with photographs it already gave. Once fewer than P classes have any left, these
+            wait for the next epoch.
 
     """
     values, sizes = np.unique(classes, return_counts=True)
@@ -83,7 +84,8 @@ class Decoded:
         """Return rows of the catalogue's frame as (n, 3, size, size)."""
         missing = [row for row in dict.fromkeys(rows.tolist()) if row not in self.kept]
         jpegs = self.catalogue.photographs(missing) if missing else []
-        fresh = dict(zip(missing, self.decoders.map(self.preprocessing, jpegs), strict=True))
+        # A crop is a view: kept as it is, it would keep the whole photograph in memory.
+        fresh = {row: image.contiguous() for row, image in zip(missing, self.decoders.map(self.preprocessing, jpegs), strict=True)}
         found = torch.stack([self.kept[row] if row in self.kept else fresh[row] for row in rows.tolist()])
         self.kept |= dict(list(fresh.items())[: self.most - len(self.kept)])
         return found

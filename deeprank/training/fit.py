@@ -64,7 +64,7 @@ class TrainSettings(Settings):
         losses: by name; their weighted sum is minimised.
         augment: how strongly.
         splits: whose photographs are learnt from; train and val once everything is chosen, which leaves nothing to validate on.
-        epochs: an epoch is as many photographs as the triplets have.
+        epochs: an epoch is as many photographs as the triplets have, less where the classes do not fill its last batch.
         train_sizes: pixels of the square crop in training; several divide the epochs evenly among them, in order.
         search_size: pixels of the photograph afterwards; a net finds more in some more pixels than it was trained on.
         batches: of `classes` (P x K photographs, all the triplets they make) or of `triplets` (those that were sampled, and no others).
@@ -81,6 +81,7 @@ class TrainSettings(Settings):
         precision: fp32, bf16, or auto: what is faster on this machine, measured for each phase.
         devices: how many GPUs of one machine share each batch, whose embeddings meet in one loss; auto: all there are.
         seed: of everything random.
+        weights_checksum: of the file of `network.weights: file:PATH`, found by itself, so that a changed file is no cache hit.
 
     """
 
@@ -112,7 +113,17 @@ class TrainSettings(Settings):
     patience: int = Field(0, ge=0)
     precision: Choice = "auto"
     devices: PositiveInt | Literal["auto"] = "auto"
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
+    weights_checksum: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_checksum(cls, values: Any) -> Any:
+        network = values.get("network") if isinstance(values, dict) else None
+        weights = network.get("weights") if isinstance(network, dict) else getattr(network, "weights", None)
+        file = Path(weights.removeprefix("file:")) if isinstance(weights, str) and weights.startswith("file:") else None
+        # Where there is no such file, whoever makes the net says so.
+        return {**values, "weights_checksum": hash_file(file)} if file and file.is_file() else values
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -148,7 +159,7 @@ def fit(
 
     Raises:
         DataError: fewer than two classes to train on.
-        ConfigError: no such net, weights or loss, or not so many GPUs.
+        ConfigError: no such net, weights or loss, or not so many GPUs; or patience where val has no triplet.
         ModelError: the bundle to start from is damaged, or of another network.
         TrainingError: the embedding collapsed, or the loss is no number.
 
@@ -233,6 +244,8 @@ class _Training(pl.LightningModule):
             raise DataError("training needs at least two classes in the train split")
         pairs = np.indices((len(values), len(values))).reshape(2, -1)
         relevances = relevance(codes[first], pairs[0], pairs[1], RelevanceWeights()).reshape(len(values), len(values))
+        if settings.patience and not len(triplets.of("val")):
+            raise ConfigError("train.patience: it watches the val split, which has no triplet here; set it to 0")
         self.net = EmbeddingNet(settings.network).to(device()).to(memory_format=torch.channels_last)
         self.original = [copy.deepcopy(self.net.upper)] if settings.network.general else []
         self.loss = WeightedLosses(settings.losses, torch.from_numpy(relevances), self.net.dimensions).to(device())

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -39,13 +39,19 @@ def choose(choice: Choice, net: EmbeddingNet, size: int) -> Precision:
         shared = net.lower(pixels)
 
     def learn() -> None:
-        net.upper(shared).float().sum().backward()
+        found = net.upper(shared).float().sum()
+        # Where all stages that have weights are frozen, the head alone learns.
+        if found.requires_grad:
+            found.backward()
 
     jobs: dict[str, Callable[[], object]] = {
         "frozen": torch.no_grad()(lambda: net.lower(pixels)),
         "training": learn,
         "inference": torch.no_grad()(lambda: net(pixels)),
     }
+    if not len(net.lower):
+        # Nothing to measure: noise must not choose the precision that a training starts from.
+        del jobs["frozen"]
     gains = {name: _gain(job, device) for name, job in jobs.items()}
     net.zero_grad(set_to_none=True)
     logger.info(
@@ -55,7 +61,7 @@ def choose(choice: Choice, net: EmbeddingNet, size: int) -> Precision:
         ),
         WORTH_IT,
     )
-    return Precision(**{name: gain >= WORTH_IT for name, gain in gains.items()})
+    return Precision(**{phase.name: gains.get(phase.name, 0.0) >= WORTH_IT for phase in fields(Precision)})
 
 
 def _gain(job: Callable[[], object], device: torch.device) -> float:

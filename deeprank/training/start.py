@@ -61,13 +61,16 @@ def start_from_features(
     directions = normalize(features)
     centre = directions.mean(0)
     _, singular, components = torch.linalg.svd(directions - centre, full_matrices=False)
-    kept = min(net.head.out_features, len(components))
-    # More dimensions than photographs: the rest of the head keeps its random start.
-    weight = components[:kept] / singular[:kept, None].clamp(min=1e-6).sqrt()
+    # The rule of torch.linalg.matrix_rank: n centred photographs span n - 1 directions, and half whitening would blow up rounding errors.
+    real = int((singular > singular[0] * max(features.shape) * torch.finfo(singular.dtype).eps).sum())
+    kept = min(net.head.out_features, real)
+    weight = components[:kept] / singular[:kept, None].sqrt()
     scale = linear(directions - centre, weight).norm(dim=1).mean()
     net.head.weight[:kept] = weight / (length * scale)
-    net.head.bias.zero_()
     net.head.bias[:kept] = -(weight @ centre) / scale
+    # More dimensions than that: the rest stays random, but small and centred, so that it does not drown what is known.
+    net.head.weight[kept:] /= 10
+    net.head.bias[kept:] = -(net.head.weight[kept:] @ features.mean(0))
     _start_class_vectors(loss, normalize(net.head(features)), classes)
 
 

@@ -39,6 +39,7 @@ class SampleSettings(Settings):
         in_class_share: relevance, buffer: share of negatives drawn from the query's category, before the margin.
         buffer_size: buffer: photographs a category.
         file: the seed's triplet file, where the train split's triplets come from instead; val and test are drawn.
+            With train.batches: classes only their photographs count.
         file_checksum: of that file, found by itself, so that a changed file is no cache hit.
         withheld: share of the classes, picked by a hash of their names, that no train or val triplet touches: evaluation then tells how
             well classes are told apart that the net was never trained on.
@@ -60,7 +61,7 @@ class SampleSettings(Settings):
     file_checksum: str = ""
     withheld: float = Field(0.0, ge=0, lt=1)
     weights: RelevanceWeights = RelevanceWeights()
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     @model_validator(mode="before")
     @classmethod

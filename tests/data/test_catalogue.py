@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from deeprank.data.catalogue import COLUMNS, SCHEMA, Catalogue, latest, read_events
+from deeprank.data.catalogue import COLUMNS, SCHEMA, Catalogue, latest, leave_out, read_events
 from deeprank.errors import DataError
 from tests.drawing import encoded, pattern
 
@@ -86,3 +86,15 @@ def test_a_lost_photograph_is_reported_with_table_and_version(tmp_path: Path) ->
 def test_events_are_read_without_the_photographs(catalogue: Catalogue) -> None:
     assert read_events(catalogue.uri).columns.tolist() == COLUMNS
     assert "image" not in COLUMNS
+
+
+def test_photographs_are_left_out_of_the_newest_version_only(tmp_path: Path) -> None:
+    one, other = (
+        [_event("a", image_row=0, image=encoded(pattern(1), "JPEG"))],
+        [_event("b", image_row=1, image=encoded(pattern(2), "JPEG"))],
+    )
+    old, new = _table(tmp_path / "t.lance", one, other)
+    assert leave_out(old, [], []) is old
+    with pytest.raises(DataError, match="newest version, 2, not of the old version 1"):
+        leave_out(old, [0], ["for the test"])
+    assert leave_out(new, [0], ["for the test"]).frame["path"].tolist() == ["b"]

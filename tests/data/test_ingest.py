@@ -290,6 +290,20 @@ def test_train_and_test_alone_are_splits_but_train_alone_is_a_class(tmp_path: Pa
     assert take(alone)[0].frame["label"].tolist() == ["other", "train"]
 
 
+def test_train_and_val_without_test_are_no_classes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no test/ to evaluate on: rename val/ to test/"):
+        take(put_all(tmp_path / "f", {"train/x/1.png": 1, "val/x/2.png": 2}))
+
+
+def test_of_the_same_photograph_in_several_splits_the_earliest_keeps_it(tmp_path: Path) -> None:
+    same = encoded(pattern(1), "PNG")
+    others = {"train/y/3.png": 3, "test/y/4.png": 4}
+    folder = put_all(tmp_path / "f", others | {"test/x/1.png": same, "val/x/1.png": same})
+    assert {path for path, row in rows_of(take(folder)[0]).items() if row["status"] == "duplicate"} == {"test/x/1.png"}
+    put_all(folder, {"train/x/1.png": same})
+    assert {path for path, row in rows_of(take(folder)[0]).items() if row["status"] == "duplicate"} == {"test/x/1.png", "val/x/1.png"}
+
+
 def test_near_duplicates_across_own_splits_stay_where_they_are_and_are_reported(tmp_path: Path) -> None:
     picture = pattern(1, (200, 200))
     files = {"train/x/1.png": picture, "test/x/2.png": encoded(picture, "JPEG", quality=70), "train/y/3.png": 3, "test/y/4.png": 4}

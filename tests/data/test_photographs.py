@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeprank.data.photographs import JPEG_QUALITY, MAX_PIXELS, SHORT_SIDE, canonical, sha256
+from deeprank.data.photographs import JPEG_QUALITY, MAX_PIXELS, SHORT_SIDE, canonical, sha256, stored_jpeg
 from deeprank.errors import DataError
 from tests.drawing import decoded, encoded, pattern
 
@@ -171,6 +171,17 @@ def test_a_photograph_is_turned_as_its_exif_says(orientation: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_damaged_exif_does_not_cost_the_photograph() -> None:
-    found = canonical(encoded(pattern(7), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff"))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0XX*\0\x08\0\0\0\0\0"])
+def test_damaged_exif_does_not_cost_the_photograph(kind: str, exif: bytes) -> None:
+    found = canonical(encoded(pattern(7), kind, exif=exif))
     assert (found.width, found.height) == (64, 64)
+    assert stored_jpeg(encoded(pattern(7), kind, exif=exif))
+
+
+def test_a_photograph_is_turned_though_another_field_of_its_exif_is_damaged() -> None:
+    # Orientation 6, then ResolutionUnit, a number, as two letters.
+    fields = struct.pack("<HHHIHxxHHI4s", 2, 274, 3, 1, 6, 296, 2, 2, b"x\0\0\0")
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + fields + bytes(4)
+    found = canonical(encoded(pattern(7).resize((96, 64)), "JPEG", exif=exif))
+    assert (found.width, found.height) == (64, 96)

@@ -86,7 +86,7 @@ def _evaluation(labels: list[str], recall: list[float]) -> Evaluation:
 def test_coarse_classes_of_ten_queries_are_reported_in_names_that_mlflow_allows() -> None:
     labels = ["Fruit/Äpfel & Birnen"] * 12 + ["small"] * 9 + ["x" * 300] * 10 + ["lacking"] * 10
     found = group_metrics(_evaluation(labels, [1.0] * 6 + [0.0] * 6 + [1.0] * 19 + [float("nan")] * 10))
-    assert list(found) == ["per_group/Fruit/_pfel _ Birnen.recall_at_1", f"per_group/{'x' * 200}.recall_at_1"]
+    assert list(found) == ["per_group/Fruit/Äpfel _ Birnen.recall_at_1", f"per_group/{'x' * 200}.recall_at_1"]
     first = next(iter(found.values()))
     assert (first.value, first.count) == (0.5, 12)
     assert 0 < first.low < 0.5 < first.high < 1

@@ -60,6 +60,21 @@ def test_a_net_that_cannot_be_made_as_asked_says_so() -> None:
         create_backbone("mixer_s32_224", "none")
 
 
+@pytest.mark.parametrize("inside", ["state_dict", "model"])
+def test_a_training_checkpoint_holds_weights_too(inside: str, tmp_path: Path) -> None:
+    whole = timm.create_model(NAME).state_dict()
+    torch.save({"epoch": 3, inside: {f"module.{key}": value for key, value in whole.items()}}, tmp_path / "w.pth")
+    net, _, _ = create_backbone(NAME, f"file:{tmp_path / 'w.pth'}")
+    assert all(torch.equal(value, whole[key]) for key, value in net.state_dict().items())
+
+
+def test_what_holds_no_weights_is_said(tmp_path: Path) -> None:
+    for content in ([1, 2], {"epoch": 3}):
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(ConfigError, match=r"w\.pth (cannot be read|does not fit)"):
+            create_backbone(NAME, f"file:{tmp_path / 'w.pth'}")
+
+
 def test_a_file_of_another_net_does_not_fit(tmp_path: Path) -> None:
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "w.pth")
     with pytest.raises(ConfigError, match=rf"w\.pth does not fit {NAME}: .* is missing or of another shape"):

@@ -139,3 +139,9 @@ def test_a_projection_keeps_angles() -> None:
 
 def test_without_general_features_the_trained_net_searches(network: NetworkSettings) -> None:
     assert isinstance(create_network(network.model_copy(update={"general": 0})), EmbeddingNet)
+
+
+@pytest.mark.parametrize("backbone", ["vit_small_patch14_dinov2", "inception_v3"])
+def test_nets_that_dislike_small_or_odd_sizes_embed_too(backbone: str) -> None:
+    net = EmbeddingNet(NetworkSettings(backbone=backbone, weights="none", dimensions=8, frozen_stages=0)).eval()
+    assert net(torch.zeros(1, 3, 160, 160, dtype=torch.uint8)).shape == (1, 8)

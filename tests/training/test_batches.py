@@ -101,6 +101,8 @@ def test_each_image_of_a_batch_is_the_photograph_of_its_row_as_search_sees_it(
             expected = [Preprocessing(size=48)(jpeg) for jpeg in catalogue.photographs(rows)]
             assert torch.equal(images, torch.stack(expected))
         assert len(decoded.kept) == min(6, kept // (3 * 48 * 48))
+        # Of an oblong photograph only the square that is looked at stays in memory.
+        assert {one.untyped_storage().nbytes() for one in decoded.kept.values()} <= {3 * 48 * 48}
 
 
 def test_what_is_kept_is_not_read_again(catalogue: Catalogue) -> None:

@@ -1,5 +1,6 @@
 """Training on rendered photographs with a tiny net from known random weights."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -274,6 +275,19 @@ def test_val_photographs_are_learnt_from_where_asked_and_then_validate_nothing(
     assert other.weights_hash != without.weights_hash
     with pytest.raises(ValidationError, match="patience watches the val split"):
         TrainSettings(patience=1, splits=("train", "val"))
+    none = dataclasses.replace(triplets, frame=triplets.frame[triplets.frame["split"] != "val"])
+    with pytest.raises(ConfigError, match="patience: it watches the val split, which has no triplet"):
+        _fit(catalogue, none, tmp_path / "c", network=network, patience=1)
+
+
+def test_other_weights_in_the_same_file_are_another_training(triplets: Triplets, tmp_path: Path) -> None:
+    def key(content: bytes) -> str:
+        (tmp_path / "w.pth").write_bytes(content)
+        settings = TrainSettings.model_validate({"network": {"weights": f"file:{tmp_path / 'w.pth'}"}})
+        assert TrainSettings.model_validate(settings.model_dump()) == settings
+        return training_key(triplets, settings)
+
+    assert key(b"some") == key(b"some") != key(b"other")
 
 
 def test_sgd_trains_too(catalogue: Catalogue, triplets: Triplets, network: NetworkSettings, tmp_path: Path) -> None:

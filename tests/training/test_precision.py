@@ -41,6 +41,15 @@ def test_what_is_faster_by_a_fifth_is_chosen(net: EmbeddingNet, monkeypatch: pyt
     assert choose("auto", net, 64) == Precision(frozen=True, training=False, inference=True)
 
 
+@pytest.mark.parametrize("frozen_stages", [0, 8])
+def test_nothing_frozen_and_the_head_alone_can_be_measured(frozen_stages: int) -> None:
+    settings = NetworkSettings(backbone="test_efficientnet", weights="none", dimensions=8, frozen_stages=frozen_stages)
+    net = EmbeddingNet(settings)
+    assert any(parameter.requires_grad for parameter in net.upper.parameters()) == (frozen_stages == 0)
+    found = choose("auto", net, 64)
+    assert frozen_stages or not found.frozen
+
+
 def test_learning_embeds_as_the_net_does_and_leaves_the_frozen_stages_without_gradient(net: EmbeddingNet, images: torch.Tensor) -> None:
     found = TrainingNet(net, FP32)(images)
     assert torch.allclose(found, net(images), atol=1e-6)

@@ -58,9 +58,21 @@ def test_classes_are_apart_before_the_first_step_and_each_class_vector_is_in_its
 
 def test_more_dimensions_than_photographs_keep_the_rest_of_the_random_head(catalogue: Catalogue) -> None:
     net, _, before, _ = _started(catalogue, NetworkSettings(dimensions=60))
-    changed = (net.head.weight != before).any(dim=1)
-    assert changed[: len(catalogue.frame)].all()
-    assert not changed[len(catalogue.frame) :].any()
+    rest = slice(len(catalogue.frame) - 1, None)
+    assert torch.equal(net.head.weight[rest], before[rest] / 10)
+    found = embed_catalogue(net, Preprocessing(size=64), catalogue, np.arange(len(catalogue.frame)))[:, rest]
+    # Centred, but for what unit length does.
+    assert np.abs(found.mean(0)).max() < found.std() / 3
+
+
+def test_no_direction_drowns_the_others_where_photographs_are_few(catalogue: Catalogue) -> None:
+    known = np.arange(0, len(catalogue.frame), 2)
+    net, loss = EmbeddingNet(NetworkSettings(dimensions=30)), WeightedLosses((LossSettings(name="CosineSoftmax"),), torch.eye(6), 30)
+    classes = np.unique(catalogue.frame["label"].iloc[known], return_inverse=True)[1]
+    assert len(known) < 30
+    start_from_features(net, loss, catalogue, known, classes, 64, FP32)
+    found = embed_catalogue(net, Preprocessing(size=64), catalogue, known + 1)
+    assert (found**2).mean(0).max() < 0.3
 
 
 @pytest.mark.parametrize(
