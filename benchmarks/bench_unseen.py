@@ -2,8 +2,9 @@
 
 The classes are divided by chance into folds; for each fold a net trains on the train split without them. Then the fold's classes
 are searched among themselves (unseen), and all others among themselves (own), gallery train, by the trained net with several
-shares of general features and by the net as it was before training (frozen). Every class is unseen once, so every query counts.
-Choose by the first table, whose queries are the val split; the second one, of the test split, then tells what was chosen.
+shares of general features and by the net as it was before training (frozen). Every class is unseen once, so every query whose
+class the gallery has counts; among own classes it does so once a fold but its own. Choose by the first table, whose queries are
+the val split; the second one, of the test split, then tells what was chosen.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from deeprank.evaluation.compare import save_frozen
 from deeprank.evaluation.intervals import estimate
 from deeprank.evaluation.metrics import query_table
 from deeprank.model.embeddings import embedded
-from deeprank.model.network import SearchNet
+from deeprank.model.network import NetworkSettings, SearchNet
 from deeprank.reporting import Record
 from deeprank.training.fit import TrainSettings, fit
 from deeprank.triplets.relevance import RelevanceWeights, levels
@@ -77,7 +78,10 @@ def summary(lines: pd.DataFrame) -> list[Spec]:
     frozen = lines[lines["net"] == FROZEN].set_index(["fold", "row"])
     out: list[Spec] = []
     for (split, net, kind), some in lines.groupby(["split", "net", "kind"], sort=False):
-        groups, line = np.unique(some["group"], return_inverse=True)[1], {"split": split, "net": net, "kind": kind, "queries": len(some)}
+        groups, line = (
+            np.unique(some["group"], return_inverse=True)[1],
+            {"split": split, "net": net, "kind": kind, "queries": int(some[METRICS["recall@1"]].notna().sum())},
+        )
         before = frozen.loc[pd.MultiIndex.from_frame(some[["fold", "row"]])]
         for short, name in METRICS.items():
             for what, values in {short: some[name].to_numpy(), f"{short} gain": some[name].to_numpy() - before[name].to_numpy()}.items():
@@ -96,6 +100,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     settings = train_section(options.config) | {"epochs": options.epochs}
+    # Shares are taken apart of a net that has general features; its training is the same without them.
+    settings["network"] = settings.get("network", {}) | {"general": NetworkSettings().general}
     runs: list[pd.DataFrame] = []
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(folder)

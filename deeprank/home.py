@@ -28,6 +28,8 @@ def activate() -> None:
         "ZENML_ANALYTICS_OPT_IN": "false",
         "ZENML_AUTO_OPEN_DASHBOARD": "false",
         "ZENML_LOGGING_VERBOSITY": "INFO",
+        # Read once, at the first matrix product on a GPU, which may come before the training that asks for deterministic ones.
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "MLFLOW_TRACKING_URI": default_tracking_uri(),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

@@ -94,11 +94,11 @@ def append(uri: str, rows: pd.DataFrame, spool: IO[bytes], offset: int) -> None:
 
 
 def leave_out(catalogue: "Catalogue", rows: Sequence[int], reasons: Sequence[str]) -> "Catalogue":
-    """Return a new version in which rows of `frame` are rejected, each for its reason; the old version stays as it was.
+    """Return a new version in which rows of `state` are rejected, each for its reason; the old version stays as it was.
 
     Args:
         catalogue: the newest version.
-        rows: of its frame.
+        rows: of its state.
         reasons: one a row.
 
     Raises:
@@ -113,7 +113,7 @@ def leave_out(catalogue: "Catalogue", rows: Sequence[int], reasons: Sequence[str
             f"{catalogue.uri}: photographs can be left out of the newest version, {newest}, not of the old version {catalogue.version}: "
             "set leakage.on_leak=warn, or take ingest.version away"
         )
-    events = catalogue.frame.iloc[list(rows)].assign(status="rejected", reason=list(reasons))
+    events = catalogue.state.iloc[list(rows)].assign(status="rejected", reason=list(reasons))
     lance.write_dataset(pa.Table.from_batches([_batch(events, pa.nulls(len(events), pa.large_binary()))]), catalogue.uri, mode="append")
     return Catalogue(catalogue.uri, lance.dataset(catalogue.uri).version)
 

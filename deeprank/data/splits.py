@@ -93,7 +93,8 @@ def place(events: pd.DataFrame, fresh: pd.DataFrame, bits: int, shares: Mapping[
     current = everything.drop_duplicates("path", keep="last")
     current = current[usable.loc[current.index]]
     # The path that has the photograph keeps it, whatever its name; but train loses none to val or test.
-    earlier = current["split"].map(SPLITS.index) if shares is None else 0
+    # Of no photograph, pandas would keep the type of the names.
+    earlier = current["split"].map(SPLITS.index).astype(np.int64) if shares is None else 0
     current = current.iloc[np.argsort((2 * earlier + current["status"].ne("ok")).to_numpy(), kind="stable")]
     keeper = current.drop_duplicates("id").set_index("id")
     again = current["id"].duplicated().to_numpy()

@@ -13,6 +13,7 @@ from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ModelError
 from deeprank.reporting import Reporter
 from deeprank.search.drift import ENOUGH
+from deeprank.serving.register import MOST_GONE
 from deeprank.serving.registry import find
 from deeprank.settings import Settings
 
@@ -106,11 +107,22 @@ def due(
         settings: the rules.
         now: with a time zone.
 
+    Raises:
+        ModelError: most of what the last training had is not there.
+
     """
     if last is None:
         return Due(True, "nothing is registered yet: the first training", {})
     today, before = (_keys(photographs) for photographs in (catalogue.frame, last.photographs))
     new, gone = len(today - before), len(before - today)
+    lost = int((~last.photographs["id"].isin(catalogue.frame["id"])).sum())
+    # As before a refresh: a disk that was not mounted, or another folder, and nobody is there at night to wonder.
+    if lost > MOST_GONE * len(last.photographs):
+        raise ModelError(
+            f"{lost:,} of the {len(last.photographs):,} photographs that version {last.version} was made from are not in the catalogue "
+            f"{catalogue.uri}, version {catalogue.version}: nothing is trained by itself; if they are gone for good, train by hand once: "
+            "`deeprank run`"
+        )
     days = (now - last.at) / timedelta(days=1)
     drifted = drift.get("drift.classes_drifted", 0.0) / max(1, catalogue.frame["label"].nunique())
     figures = {
@@ -147,7 +159,7 @@ def decide_due(catalogue: Catalogue, name: str, drift: Mapping[str, float], sett
     """Decide by what the registry holds, and report retrain.due, retrain.reason and the figures; arguments as of `due`.
 
     Raises:
-        ModelError: as `last_training`.
+        ModelError: as `last_training` and `due`.
 
     """
     champion = find(name, "champion")

@@ -295,6 +295,14 @@ def test_train_and_val_without_test_are_no_classes(tmp_path: Path) -> None:
         take(put_all(tmp_path / "f", {"train/x/1.png": 1, "val/x/2.png": 2}))
 
 
+def test_files_outside_of_classes_are_no_photographs_of_a_folder_with_splits(tmp_path: Path) -> None:
+    folder = put_all(tmp_path / "f", {"train/1.png": 1, "test/2.png": 2})
+    for more in ({}, {"test/3.png": 3}):
+        catalogue, report = take(put_all(folder, more))
+        assert not len(catalogue.frame)
+        assert set(report.counts) == {"rejected"}
+
+
 def test_of_the_same_photograph_in_several_splits_the_earliest_keeps_it(tmp_path: Path) -> None:
     same = encoded(pattern(1), "PNG")
     others = {"train/y/3.png": 3, "test/y/4.png": 4}

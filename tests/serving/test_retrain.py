@@ -134,3 +134,16 @@ def test_a_catalogue_that_is_gone_is_named(store: Store, catalogue: Catalogue) -
     MlflowClient().set_model_version_tag("herbs", "1", "catalogue.uri", "/no/such/catalogue")
     with pytest.raises(ModelError, match=r"version 1 of herbs was made from /no/such/catalogue, .* train by hand once"):
         last_training("herbs")
+
+
+def test_another_folder_is_no_reason_to_train(catalogue: Catalogue) -> None:
+    last = _trained(catalogue)
+    half = len(last.photographs) // 2
+    for lost, refused in ((half, False), (half + 1, True)):
+        ids = [f"other{i}" if i < lost else key for i, key in enumerate(last.photographs["id"])]
+        other = dataclasses.replace(last, photographs=last.photographs.assign(id=ids), fingerprint="before")
+        if refused:
+            with pytest.raises(ModelError, match=rf"{lost} of the {len(ids)} photographs that version 3 was made from are not in"):
+                _due(catalogue, other)
+        else:
+            assert _due(catalogue, other)[0]
