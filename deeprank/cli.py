@@ -224,7 +224,7 @@ def search(
     searcher = Searcher(open_release(model))
     parts = ([searcher.embed([_read(image) for image in images])] if images else []) + ([searcher.embeddings_of(ids)] if ids else [])
     query = together(np.concatenate(parts))
-    found = searcher.index.search(query, k, under=under, within=within)[0][["path", "label", "distance", "cluster", "id"]]
+    found = searcher.index.search(query, k, under=under.strip("/"), within=within)[0][["path", "label", "distance", "cluster", "id"]]
     if as_json:
         asked = [str(image) for image in images] + ids
         print(json.dumps({"query": asked[0] if len(asked) == 1 else asked, "neighbours": found.to_dict("records")}))

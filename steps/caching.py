@@ -1,6 +1,7 @@
 """The cache must never lie: a step's key holds every source file that the step reaches through its imports."""
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 
 from zenml.config import CachePolicy
@@ -10,16 +11,18 @@ from deeprank.home import PROJECT
 OWN = ("deeprank", "steps")
 
 
-def cache_on_sources(step_file: str, *also: Path) -> CachePolicy:
+def cache_on_sources(step_file: str, *also: Path, told: Callable[[], str] | None = None) -> CachePolicy:
     """Return the policy of the step in `step_file`: its cache misses when any source it reaches, or the lock file, changes.
 
     Args:
         step_file: the step's module.
         also: further files that it uses by path instead of by import.
+        told: returns what else its result hangs on.
 
     """
     sources = set().union(*(reached_sources(Path(file).resolve()) for file in (step_file, *also)))
-    return CachePolicy(file_dependencies=sorted(str(file.relative_to(PROJECT)) for file in [*sources, PROJECT / "constraints.txt"]))
+    files = sorted(str(file.relative_to(PROJECT)) for file in [*sources, PROJECT / "constraints.txt"])
+    return CachePolicy(file_dependencies=files, cache_func=told)
 
 
 def reached_sources(start: Path) -> set[Path]:

@@ -17,12 +17,12 @@ from steps.artifacts.index import IndexArtifact
 from steps.artifacts.release import ReleaseArtifact
 from steps.artifacts.triplets import TripletsArtifact
 from steps.step import pipeline_step
-from steps.tracking import Tracked, flatten, settings_of
+from steps.tracking import Tracked, flatten, registry_uri, settings_of
 
 logger = logging.getLogger(__name__)
 
 
-@pipeline_step(__file__, RELEASE_CODE)
+@pipeline_step(__file__, RELEASE_CODE, told=registry_uri)
 def register_step(
     ingested: CatalogueArtifact,
     catalogue: CatalogueArtifact,

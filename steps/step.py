@@ -17,12 +17,16 @@ from steps.tracking import SETTINGS
 logger = logging.getLogger(__name__)
 
 
-def pipeline_step(file: str, *also: Path, enable_cache: bool = True) -> Callable[[Callable[..., Any]], BaseStep]:
-    """Make the function in a step's file a ZenML step of the file's name; its cache key holds its sources and those of `also`."""
+def pipeline_step(
+    file: str, *also: Path, enable_cache: bool = True, told: Callable[[], str] | None = None
+) -> Callable[[Callable[..., Any]], BaseStep]:
+    """Make the function in a step's file a ZenML step of the file's name; its cache key holds its sources, those of `also`, and
+    what `told` returns.
+    """  # noqa: D205
     decorate = step(
         name=Path(file).stem,
         enable_cache=enable_cache,
-        cache_policy=cache_on_sources(file, *also),
+        cache_policy=cache_on_sources(file, *also, told=told),
         experiment_tracker=True,
         settings=SETTINGS,
         output_materializers=FolderMaterializer,

@@ -108,6 +108,12 @@ def replay(record: Record, run_id: str) -> None:
         client.log_artifact(run_id, str(file))
 
 
+def registry_uri() -> str:
+    """Return where releases are registered: what one registry has, another has not."""
+    # Not as MLflow tells it, which ZenML sets only where a step before this one ran.
+    return os.environ.get("MLFLOW_TRACKING_URI", "")
+
+
 def settings_of(run: PipelineRunResponse) -> dict[str, object]:
     """Return every step's settings in a pipeline run, defaults included, by step."""
     return {name: one.config.parameters.get("settings", {}) for name, one in run.snapshot.step_configurations.items()}

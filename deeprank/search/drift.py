@@ -31,6 +31,7 @@ CLASSES_SHOWN = 60
 WHOLE = "whole embedding: where a net has learnt its train photographs by heart, classes seem to drift that do not"
 
 Array = npt.NDArray[np.floating]
+Labels = Sequence[str] | npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Drift:
 
     Attributes:
         new_photographs: how many came in.
-        statistic, p_value: of the two-sample test of all of them; NaN where either side has fewer than 8.
+        statistic, p_value: of the two-sample test within the classes that both sides have; NaN where either side has fewer than 8.
         per_class: label, new, known, statistic, p, p_adjusted (Benjamini and Hochberg) of each class with 8 or more on both
             sides, farthest first.
         new_classes, vanished_classes: that only today's catalogue, or only the champion's, has.
@@ -62,7 +63,9 @@ class Drift:
         return int((self.per_class["p_adjusted"] < LEVEL).sum())
 
 
-def two_sample_test(x: Array, y: Array, seed: int = 0, permutations: int = PERMUTATIONS) -> tuple[float, float]:
+def two_sample_test(
+    x: Array, y: Array, seed: int = 0, permutations: int = PERMUTATIONS, labels: tuple[Labels, Labels] | None = None
+) -> tuple[float, float]:
     """Return the squared maximum mean discrepancy (MMD²) of two samples, and the p-value that both are of one distribution.
 
     The kernel is Gaussian, as wide as the median distance; the p-value is by permutation, never below 1 / (1 + permutations).
@@ -71,19 +74,26 @@ def two_sample_test(x: Array, y: Array, seed: int = 0, permutations: int = PERMU
         x, y: (m, d) and (n, d), each of two or more; of a larger one 1,000 are drawn.
         seed: of drawing and permuting.
         permutations: how many.
+        labels: classes of both samples; sides are permuted within a class, so that another mix of classes is no difference.
 
     Source: Gretton et al. 2012, "A Kernel Two-Sample Test", equation 3 (the unbiased estimate, which may be below 0).
 
     """
     rng = np.random.default_rng(seed)
-    x, y = (side[rng.permutation(len(side))[:SAMPLE]] for side in (x, y))
+    drawn = [rng.permutation(len(side))[:SAMPLE] for side in (x, y)]
+    x, y = x[drawn[0]], y[drawn[1]]
+    classes = [np.asarray(side, dtype=object)[rows] for side, rows in zip(labels, drawn, strict=True)] if labels else None
+    stratum = pd.factorize(np.concatenate(classes))[0] if classes else np.zeros(len(x) + len(y), dtype=np.int64)
+    strata = [np.flatnonzero(stratum == value) for value in np.unique(stratum)]
     kernel = _kernel(np.concatenate([x, y]).astype(np.float64))
     sides = np.repeat([1.0, 0.0], [len(x), len(y)])[:, None]
     observed = float(_mmd(kernel, sides)[0])
     as_far = 0
     # In blocks: memory does not grow with the number of permutations.
     for start in range(0, permutations, PERMUTATIONS):
-        permuted = rng.permuted(np.repeat(sides, min(PERMUTATIONS, permutations - start), axis=1), axis=0)
+        permuted = np.repeat(sides, min(PERMUTATIONS, permutations - start), axis=1)
+        for rows in strata:
+            permuted[rows] = rng.permuted(permuted[rows], axis=0)
         # What rounding alone keeps apart counts as equal.
         as_far += int((_mmd(kernel, permuted) >= observed - 1e-12).sum())
     return observed, (1 + as_far) / (1 + permutations)
@@ -147,8 +157,12 @@ def drift(
 
     """
     before, today = set(classes_before), set(classes_today)
-    enough = min(len(known), len(new)) >= ENOUGH
-    statistic, p_value = two_sample_test(known, new, seed) if enough else (float("nan"), float("nan"))
+    labels = [np.asarray(side, dtype=object) for side in (known_labels, new_labels)]
+    # Within the classes that both have: to bring photographs of few classes is no drift, and new classes are told apart.
+    shared = [np.isin(side, other) for side, other in zip(labels, labels[::-1], strict=True)]
+    x, y = known[shared[0]], new[shared[1]]
+    of = (labels[0][shared[0]], labels[1][shared[1]])
+    statistic, p_value = two_sample_test(x, y, seed, labels=of) if min(len(x), len(y)) >= ENOUGH else (float("nan"), float("nan"))
     nearest = faiss.knn(new, known, 1)[1][:, 0] if len(new) else np.empty(0, dtype=np.int64)
     return Drift(
         new_photographs=len(new),

@@ -109,8 +109,8 @@ class Index:
             np.save(folder / VECTORS, embeddings)
         clusters.save(folder)
         rows = catalogue.frame.assign(cluster=clusters.assigned)[ROW_COLUMNS]
-        spread = _to_centres(embeddings, clusters.centroids, clusters.assigned)
-        built = {"built_from": len(rows), "added": 0, "removed": 0, "spread": float(spread.mean()), "added_spread": 0.0}
+        spread = _spread(embeddings, clusters)
+        built = {"built_from": len(rows), "added": 0, "removed": 0, "spread": spread, "added_spread": 0.0}
         facts = {"search": point.model_dump(), "model": bundle.weights_hash, "changes": built}
         return cls._finish(folder, rows, facts, catalogue, table)
 
@@ -241,7 +241,8 @@ class Index:
         everything = len(entries) == len(self._vectors)
         if self.point.kind == "exact" or len(entries) <= (EXACT_BELOW if under else k):
             vectors = self._vectors
-            among = vectors if everything and isinstance(vectors, np.ndarray) else vectors[entries]
+            # Only of exact search are entries the places in vectors.npy, in order: what was added to a structure sorts in between.
+            among = vectors if everything and self.point.kind == "exact" and isinstance(vectors, np.ndarray) else vectors[entries]
             places, distances = nearest_of(among, queries, exact(among, queries, k), k)
             return entries[places], distances
         allowed = None
@@ -249,7 +250,14 @@ class Index:
         if under or (self.point.kind == "hnsw" and not everything):
             allowed = np.zeros(len(self._vectors), dtype=bool)
             allowed[entries] = True
-        return find(self._structure, self.point, self._vectors, queries, k, allowed)
+        found, distances = find(self._structure, self.point, self._vectors, queries, k, allowed)
+        # Near a query there may be too few of what a filter leaves: there, each of them is compared after all.
+        short = found[:, -1] < 0
+        if under and short.any():
+            among = self._vectors[entries]
+            places, distances[short] = nearest_of(among, queries[short], exact(among, queries[short], k), k)
+            found[short] = entries[places]
+        return found, distances
 
     def _entries(self, under: str) -> Entries:
         if not under:
@@ -338,6 +346,16 @@ class Index:
 
     def _assign(self, vectors: Vectors) -> Entries:
         return exact(self.clusters.centroids, vectors, 1)[:, 0] if len(vectors) else np.empty(0, dtype=np.int64)
+
+
+def _spread(vectors: Vectors, clusters: Clusters) -> float:
+    """Return how far, on average, other vectors like these are to be expected from their cluster's centre; 0 where nothing tells."""
+    size = np.bincount(clusters.assigned)[clusters.assigned]
+    several = size > 1
+    # Of s vectors the centre is the mean: it lies nearer to them than to others like them, and of a single one it tells nothing.
+    nearer = np.sqrt((size[several] - 1) / (size[several] + 1))
+    distances = _to_centres(vectors, clusters.centroids, clusters.assigned)[several]
+    return float((distances / nearer).mean()) if several.any() else 0.0
 
 
 def _to_centres(vectors: Vectors, centroids: Vectors, assigned: Entries) -> npt.NDArray[np.float64]:

@@ -88,7 +88,8 @@ def build_structure(kind: Kind, vectors: Vectors, clusters: Clusters, seed: int 
     flat = faiss.IndexFlatL2(dimensions)
     flat.add(clusters.centroids)
     if kind == "pq":
-        bits = 8 if len(vectors) >= LEARN_FROM else 4
+        # A codebook has no more entries than there are photographs to learn it from.
+        bits = 8 if len(vectors) >= LEARN_FROM else min(4, len(vectors).bit_length() - 1)
         # Two bits a dimension, in parts of a number of dimensions that divides them all.
         parts = max(part for part in range(1, 2 * dimensions // bits + 1) if dimensions % part == 0)
         lists = faiss.IndexIVFPQ(flat, dimensions, k, parts, bits)

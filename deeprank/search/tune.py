@@ -102,7 +102,7 @@ def choose(vectors: Vectors, clusters: Clusters, settings: IndexSettings, report
         structure = table or build_structure(kind, vectors, clusters, settings.seed)
         built = time.perf_counter() - start
         for points in _sweeps(kind, clusters, structure):
-            tried = _sweep(trial, points, structure, built, np.inf if table else 2 * whole["milliseconds"])
+            tried = _sweep(trial, points, structure, built, np.inf if table else 2 * whole["milliseconds"], settings.recall)
             rows += tried
             # Comparing with every vector of a table would read them all: it is what is found that is compared with it, no choice.
             better = _fastest(tried if table else [best, *tried], settings.recall)
@@ -132,13 +132,18 @@ def choose(vectors: Vectors, clusters: Clusters, settings: IndexSettings, report
     return Choice(best["point"], reason, kept, told)
 
 
-def _sweep(trial: "_Trial", points: list[Point], structure: Structure, built: float, slowest: float) -> list[dict[str, Any]]:
-    """Measure points that are more and more thorough, until that finds nothing more or takes longer than `slowest` milliseconds."""
+def _sweep(trial: "_Trial", points: list[Point], structure: Structure, built: float, slowest: float, recall: float) -> list[dict[str, Any]]:
+    """Measure points that are more and more thorough, until what is wanted is found and more of it is not, or it takes longer than
+    `slowest` milliseconds.
+    """  # noqa: D205
     rows: list[dict[str, Any]] = []
     for point in points:
         rows.append(trial.measure(point, structure, built))
         found = [row["recall_at_10"] for row in rows]
-        if found[-1] >= ENOUGH or found[-1] < max(found[:-1], default=-1) + RISES or rows[-1]["milliseconds"] > slowest:
+        stuck = found[-1] < max(found[:-1], default=-1) + RISES
+        reached = rows[-1]["recall_low"] >= recall and (found[-1] >= ENOUGH or stuck)
+        # Compressed vectors do not find all, however many are looked at.
+        if reached or (stuck and point.kind == "pq") or rows[-1]["milliseconds"] > slowest:
             break
     return rows
 

@@ -260,6 +260,18 @@ def test_a_filter_leaves_the_nearest_of_a_label_and_of_those_below_it(
     assert len(index.search(embeddings[:1], 5, under="no/such")[0]) == 0
 
 
+@pytest.mark.parametrize("point", [Point(kind="clusters", probes=1), Point(kind="hnsw", breadth=5)], ids=str)
+def test_a_filter_finds_as_many_as_asked_for_however_far_they_lie(
+    point: Point, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deeprank.search.index.EXACT_BELOW", 0)
+    index = _build(tmp_path, point, catalogue, bundle, embeddings)
+    for under in catalogue.frame["label"].unique():
+        found = index.search(embeddings, 5, under=under)
+        assert [len(rows) for rows in found] == [5] * len(embeddings)
+        assert {label for rows in found for label in rows["label"]} == {under}
+
+
 def test_a_limit_leaves_what_is_nearer(index: Index, embeddings: np.ndarray) -> None:
     (all_of_them,) = index.search(embeddings[:1], 10)
     limit = all_of_them["distance"][4]
@@ -336,6 +348,17 @@ def test_what_came_is_found_and_what_is_gone_is_not(point: Point, bundle: Bundle
     assert fresh.moved.rebuild == ""
 
 
+@pytest.mark.parametrize("point", [point for point in THOROUGH if point.kind != "lance"], ids=str)
+def test_where_photographs_only_came_all_of_them_are_told_apart(point: Point, bundle: Bundle, tmp_path: Path) -> None:
+    vectors = _unit(np.random.default_rng(3), 60, 16)
+    half, whole = (_table(tmp_path / f"{step}.lance", _rows(np.arange(0, 60, step))) for step in (2, 1))
+    index = _build(tmp_path / "before", point, half, bundle, vectors[::2])
+    changed = index.change(tmp_path / "after", whole, lambda rows: vectors[[int(i, 16) for i in whole.frame["id"].iloc[rows]]])
+    entries, distances = changed.nearest(vectors, 60)
+    assert changed.rows["id"].loc[entries[:, 0]].tolist() == [f"{n:08x}" for n in range(60)]
+    assert distances[:, 0] == pytest.approx(0, abs=1e-3)
+
+
 def test_lances_lists_stay_those_of_the_clusters(bundle: Bundle, tmp_path: Path) -> None:
     changed, _, _, _ = _change(tmp_path, bundle, Point(kind="lance", probes=8), 4000, 100, 16)
     table = changed.facts["table"]
@@ -352,6 +375,17 @@ def test_a_photograph_whose_embedding_is_elsewhere_is_not_taken_for_another(
     index = _build(tmp_path / "i", Point(kind="lance", probes=6), catalogue, bundle, embeddings)
     with pytest.raises(ModelError, match="holds no embedding of photograph ff: build the index anew"):
         VectorTable.build(index.facts["table"]["uri"], [catalogue.frame["id"][0], "ff"], index.clusters.centroids)
+
+
+def test_small_clusters_do_not_call_for_a_rebuild_where_the_like_came(bundle: Bundle, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    vectors = np.repeat(np.eye(40, dtype=np.float32), 6, axis=0) + 0.3 * _unit(rng, 240, 40)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    known = np.flatnonzero(np.arange(240) % 6 < 3)
+    before, after = _table(tmp_path / "a.lance", _rows(known)), _table(tmp_path / "b.lance", _rows(np.arange(240)))
+    index = Index.build(tmp_path / "i", bundle, before, vectors[known], cluster(vectors[known], ClusterSettings(clusters=40)), EXACT)
+    changed = index.change(tmp_path / "j", after, lambda rows: vectors[[int(i, 16) for i in after.frame["id"].iloc[rows]]])
+    assert changed.moved.farther == pytest.approx(1, abs=0.15)
 
 
 def test_what_lies_far_from_the_clusters_calls_for_a_rebuild(bundle: Bundle, tmp_path: Path) -> None:

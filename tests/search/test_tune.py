@@ -109,3 +109,19 @@ def test_a_way_of_another_backend_is_refused(backend: str, kind: str) -> None:
 def test_unbeaten_points() -> None:
     table = pd.DataFrame({"recall_at_10": [1.0, 0.9, 0.9, 0.95, 0.5], "milliseconds": [10.0, 1.0, 2.0, 5.0, 1.0]})
     assert _unbeaten(table).tolist() == [True, True, False, True, False]
+
+
+@pytest.mark.parametrize("count", [3, 4, 7, 12, 15, 16, 40])
+def test_few_photographs_can_be_searched_in_every_way(count: int, vectors: np.ndarray, tmp_path: Path) -> None:
+    few = vectors[:count]
+    choice = choose(few, cluster(few, ClusterSettings(clusters=2)), IndexSettings(), Record(tmp_path))
+    assert set(choice.table["kind"]) == {"exact", "clusters", "two-level", "hnsw", "pq"}
+
+
+def test_a_recall_of_1_is_looked_for_to_the_end(vectors: np.ndarray, clusters: Clusters, tmp_path: Path) -> None:
+    columns = {"id": [str(i) for i in range(len(vectors))], "vector": pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1])}
+    lance.write_dataset(pa.table(columns), str(tmp_path / "e.lance"))
+    table = VectorTable.build(str(tmp_path / "e.lance"), columns["id"], clusters.centroids)
+    choice = choose(vectors, clusters, IndexSettings(backend="lance", recall=1), Record(tmp_path), table)
+    assert choice.table.set_index("point").loc[str(choice.point), "recall_low"] == 1
+    assert choice.reason.startswith("the fastest with recall@10 1:")

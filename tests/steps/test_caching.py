@@ -4,10 +4,12 @@ import importlib
 from pathlib import Path
 
 import pytest
+from zenml.utils import source_utils
 
 from deeprank.home import PROJECT
 from deeprank.serving.register import RELEASE_CODE
 from steps.caching import cache_on_sources, reached_sources
+from steps.register import register_step
 
 CACHED = ["leakage", "sample_triplets", "train", "evaluate", "cluster", "index", "register"]
 
@@ -62,6 +64,15 @@ def test_every_cached_step_misses_when_a_file_it_reaches_or_the_lock_file_change
     assert set(policy.file_dependencies) == _reached(step) | logged | {"constraints.txt"}
     assert f"steps/{step}.py" in policy.file_dependencies
     assert all((PROJECT / file).is_file() for file in policy.file_dependencies)
+
+
+def test_what_one_registry_has_another_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = source_utils.load(register_step.configuration.cache_policy.cache_func)
+    found = set()
+    for uri in ("sqlite:///a.db", "sqlite:///a.db", "http://127.0.0.1:5000"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        found.add(told())
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize("step", ["ingest", "drift", "report"])
