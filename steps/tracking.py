@@ -110,8 +110,8 @@ def replay(record: Record, run_id: str) -> None:
 
 def registry_uri() -> str:
     """Return where releases are registered: what one registry has, another has not."""
-    # Not as MLflow tells it, which ZenML sets only where a step before this one ran.
-    return os.environ.get("MLFLOW_TRACKING_URI", "")
+    # Not as the environment or MLflow tells it: after each step ZenML's tracker sets both to nothing.
+    return str(Client().active_stack.experiment_tracker.get_tracking_uri())
 
 
 def settings_of(run: PipelineRunResponse) -> dict[str, object]:

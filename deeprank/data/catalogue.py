@@ -102,13 +102,16 @@ def leave_out(catalogue: "Catalogue", rows: Sequence[int], reasons: Sequence[str
         reasons: one a row.
 
     Raises:
-        DataError: it is an old version.
+        DataError: it is an old version whose frame has some of them.
 
     """
     if not len(rows):
         return catalogue
     newest = lance.dataset(catalogue.uri).version
     if newest != catalogue.version:
+        # What is not in the frame need not be left out of it.
+        if (catalogue.state["status"].iloc[list(rows)] != "ok").all():
+            return catalogue
         raise DataError(
             f"{catalogue.uri}: photographs can be left out of the newest version, {newest}, not of the old version {catalogue.version}: "
             "set leakage.on_leak=warn, or take ingest.version away"

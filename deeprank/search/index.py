@@ -38,6 +38,8 @@ ROW_COLUMNS = ["path", "id", "label", "split", "image_row", "cluster"]
 ROWS, VECTORS, STRUCTURE, OFFSETS, MANIFEST = "rows.parquet", "vectors.npy", "structure.faiss", "offsets.npy", "index.json"
 # Of so many photographs or fewer that a filter leaves, each is compared: a structure would look past most of what it finds.
 EXACT_BELOW = 20_000
+# Vectors compared at a time.
+COMPARED = 16_384
 # From so large a share that came or went, or so much farther from their clusters than those it was built from, build anew.
 MOVED, FARTHER = 0.2, 1.25
 
@@ -242,8 +244,9 @@ class Index:
         if self.point.kind == "exact" or len(entries) <= (EXACT_BELOW if under else k):
             vectors = self._vectors
             # Only of exact search are entries the places in vectors.npy, in order: what was added to a structure sorts in between.
-            among = vectors if everything and self.point.kind == "exact" and isinstance(vectors, np.ndarray) else vectors[entries]
-            places, distances = nearest_of(among, queries, exact(among, queries, k), k)
+            if not (everything and self.point.kind == "exact" and isinstance(vectors, np.ndarray)):
+                return self._compared(queries, entries, k)
+            places, distances = nearest_of(vectors, queries, exact(vectors, queries, k), k)
             return entries[places], distances
         allowed = None
         # What was removed is no longer in lists; a graph keeps it, and passes over it here.
@@ -254,10 +257,21 @@ class Index:
         # Near a query there may be too few of what a filter leaves: there, each of them is compared after all.
         short = found[:, -1] < 0
         if under and short.any():
-            among = self._vectors[entries]
-            places, distances[short] = nearest_of(among, queries[short], exact(among, queries[short], k), k)
-            found[short] = entries[places]
+            found[short], distances[short] = self._compared(queries[short], entries, k)
         return found, distances
+
+    def _compared(self, queries: Vectors, entries: Entries, k: int) -> tuple[Entries, Distances]:
+        """Compare queries with each of some entries; what it returns is as of `nearest`."""
+        parts = []
+        # In blocks: a filter may leave a million, and what is mapped, or in a table, is to stay there.
+        for start in range(0, len(entries), COMPARED):
+            block = entries[start : start + COMPARED]
+            among, most = self._vectors[block], min(k, len(block))
+            places, apart = nearest_of(among, queries, exact(among, queries, most), most)
+            parts.append((block[places], apart))
+        found, distances = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(found, order, axis=1), np.take_along_axis(distances, order, axis=1)
 
     def _entries(self, under: str) -> Entries:
         if not under:

@@ -148,7 +148,8 @@ def due(
     seen = f"{new} new photographs and {gone} gone {since}"
     if reasons:
         return Due(True, f"{seen}: {'; '.join(reasons)}", figures)
-    return Due(False, f"{seen}: fewer than {settings.min_new_images}, no drift, and not yet {settings.max_age:g} days", figures)
+    tried = "no drift" if tested and "drift.p_value" in drift else "too few of known classes to test for drift"
+    return Due(False, f"{seen}: fewer than {settings.min_new_images}, {tried}, and not yet {settings.max_age:g} days", figures)
 
 
 def _keys(photographs: pd.DataFrame) -> set[tuple[str, str]]:

@@ -135,6 +135,16 @@ def test_another_mix_of_classes_is_no_drift() -> None:
     assert np.isnan(unknown.p_value)
 
 
+@pytest.mark.parametrize("towards", [1, -1])
+def test_a_class_that_moves_towards_another_that_hardly_came_has_drifted(towards: int) -> None:
+    rng = np.random.default_rng(0)
+    middle = {"a": np.zeros(8), "b": np.array([6.0, *[0.0] * 7])}
+    known_labels, new_labels = ["a"] * 20 + ["b"] * 40, ["a"] * 20 + ["b"]
+    known, new = ((_normal(rng, len(of)) + [middle[label] for label in of]).astype(np.float32) for of in (known_labels, new_labels))
+    new[:20, 0] += 2 * towards
+    assert drift(known, known_labels, new, new_labels, known_labels, known_labels).p_value < 0.01
+
+
 def test_one_class_of_many_can_still_be_found_to_drift() -> None:
     rng = np.random.default_rng(7)
     labels = np.repeat([f"class {i:02}" for i in range(60)], 8)

@@ -265,11 +265,13 @@ def test_a_filter_finds_as_many_as_asked_for_however_far_they_lie(
     point: Point, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deeprank.search.index.EXACT_BELOW", 0)
+    monkeypatch.setattr("deeprank.search.index.COMPARED", 3)
     index = _build(tmp_path, point, catalogue, bundle, embeddings)
     for under in catalogue.frame["label"].unique():
         found = index.search(embeddings, 5, under=under)
         assert [len(rows) for rows in found] == [5] * len(embeddings)
         assert {label for rows in found for label in rows["label"]} == {under}
+        assert all(rows["distance"].is_monotonic_increasing for rows in found)
 
 
 def test_a_limit_leaves_what_is_nearer(index: Index, embeddings: np.ndarray) -> None:

@@ -79,7 +79,7 @@ def test_drift_of_photographs_that_are_new_makes_one_due(
     says, reason = _due(catalogue, _trained(catalogue, without), **drift)
     assert says is bool(expected)
     assert expected in reason
-    assert expected or "no drift" in reason
+    assert expected or ("no drift" if without > 1 else "too few of known classes to test for drift") in reason
 
 
 def test_without_a_champion_anything_new_is_due(catalogue: Catalogue) -> None:

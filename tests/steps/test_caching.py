@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from zenml.utils import source_utils
@@ -69,8 +70,12 @@ def test_every_cached_step_misses_when_a_file_it_reaches_or_the_lock_file_change
 def test_what_one_registry_has_another_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
     told = source_utils.load(register_step.configuration.cache_policy.cache_func)
     found = set()
+    # As ZenML's tracker leaves it after each step.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     for uri in ("sqlite:///a.db", "sqlite:///a.db", "http://127.0.0.1:5000"):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        tracker = SimpleNamespace(get_tracking_uri=lambda uri=uri: uri)
+        stack = SimpleNamespace(active_stack=SimpleNamespace(experiment_tracker=tracker))
+        monkeypatch.setattr("steps.tracking.Client", lambda stack=stack: stack)
         found.add(told())
     assert len(found) == 2
 
