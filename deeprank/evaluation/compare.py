@@ -1,5 +1,6 @@
 """The evaluation of a trained net beside the same net frozen, with its pictures."""
 
+import logging
 import re
 import tempfile
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.errors import DataError
+from deeprank.errors import DataError, ModelError
 from deeprank.evaluation.evaluate import METRIC, Evaluation, evaluate
 from deeprank.evaluation.explain import explained
 from deeprank.evaluation.figures import confusion, embedding_map, neighbour_gallery, per_class_bars, recall_curve
@@ -19,6 +20,8 @@ from deeprank.model.embeddings import embedded
 from deeprank.model.network import NetworkSettings, create_network
 from deeprank.reporting import Reporter
 from deeprank.triplets.sampling import Triplets
+
+logger = logging.getLogger(__name__)
 
 GAINS = ("fine.recall_at_1", "fine.map_at_r", "ndcg_at_10")
 # A coarse class is reported on its own from so many queries, and the largest so many of them.
@@ -35,15 +38,16 @@ def evaluate_bundle(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, re
     either kind of class among themselves. The metrics of coarse classes are reported too, see `group_metrics`.
 
     Raises:
-        DataError: the test split has no triplet.
+        DataError: the test split has no photograph of a class of the train split.
 
     """
-    queries, gallery, drawn = catalogue.rows("test"), catalogue.rows("train"), _test_triplets(triplets)
+    queries, gallery, drawn = catalogue.rows("test"), catalogue.rows("train"), _test_triplets(catalogue, triplets)
     labels = catalogue.frame["label"]
     trained_on = np.unique(triplets.of("train")[["query", "positive", "negative"]].to_numpy())
     unseen = ~labels.isin(labels.iloc[trained_on]).to_numpy() & labels.isin(labels.iloc[gallery]).to_numpy()
     kinds = {"": np.ones(len(labels), dtype=bool)}
-    if unseen[queries].any():
+    # Of one class alone, whatever is found is right.
+    if unseen[queries].any() and labels.iloc[gallery[unseen[gallery]]].nunique() > 1:
         kinds |= {kind: of for kind, of in {"seen.": ~unseen, "unseen.": unseen}.items() if of[queries].any()}
 
     def run(bundle: Bundle, what: str) -> tuple[dict[str, Evaluation], npt.NDArray[np.float32]]:
@@ -70,7 +74,11 @@ def evaluate_bundle(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, re
         reporter.metric(f"{name}.high", metric.high)
     reporter.metric("queries", len(queries))
     reporter.figure("neighbour_gallery", neighbour_gallery(catalogue, embeddings, result.queries, gallery))
-    reporter.figure("explained", explained(catalogue, bundle, result.queries, embeddings))
+    try:
+        reporter.figure("explained", explained(catalogue, bundle, result.queries, embeddings))
+    except ModelError as error:
+        # A transformer: all else can be said of it.
+        logger.info("no picture of why answers were given: %s", error)
     first_hits = {
         name: first_hit_ranks(of, labels.tolist(), queries, gallery) for name, of in {"trained": embeddings, "frozen": frozen}.items()
     }
@@ -91,11 +99,11 @@ def embed_and_evaluate(catalogue: Catalogue, triplets: Triplets, bundle: Bundle,
         what: name of the net, for the progress bar.
 
     Raises:
-        DataError: the test split has no triplet.
+        DataError: the test split has no photograph of a class of the train split.
         ModelError: the bundle cannot be loaded.
 
     """
-    drawn = _test_triplets(triplets)
+    drawn = _test_triplets(catalogue, triplets)
     return _evaluate(catalogue, drawn, _embed(catalogue, bundle, what), np.ones(len(catalogue.frame), dtype=bool))
 
 
@@ -117,11 +125,11 @@ def group_metrics(evaluation: Evaluation) -> dict[str, Estimate]:
     }
 
 
-def _test_triplets(triplets: Triplets) -> npt.NDArray[np.int64]:
-    drawn = triplets.of("test")[["query", "positive", "negative"]].to_numpy()
-    if not len(drawn):
-        raise DataError("the test split has no two photographs of one class beside another class: nothing can be evaluated")
-    return drawn
+def _test_triplets(catalogue: Catalogue, triplets: Triplets) -> npt.NDArray[np.int64]:
+    labels = catalogue.frame["label"]
+    if not labels.iloc[catalogue.rows("test")].isin(labels.iloc[catalogue.rows("train")]).any():
+        raise DataError("the test split has no photograph of a class that the train split has: nothing can be evaluated")
+    return triplets.of("test")[["query", "positive", "negative"]].to_numpy()
 
 
 def _embed(catalogue: Catalogue, bundle: Bundle, what: str) -> npt.NDArray[np.float32]:

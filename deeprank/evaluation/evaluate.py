@@ -1,7 +1,7 @@
 """One evaluation: how well the queries of the test split find their like in the train split, and by what right we say so."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isnan
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deeprank.evaluation.intervals import Estimate, estimate
+from deeprank.evaluation.intervals import Estimate, estimate, share_interval
 from deeprank.evaluation.metrics import query_table, top_score, triplet_correct
 from deeprank.evaluation.neighbours import nearest
 from deeprank.triplets.relevance import RelevanceWeights, coarse_labels, levels
@@ -49,7 +49,7 @@ class Evaluation:
 
     def _means(self, key: str) -> pd.DataFrame:
         split = self.queries.groupby(key)
-        found = {label: estimate(part[METRIC].to_numpy(), np.unique(part["group"], return_inverse=True)[1]) for label, part in split}
+        found = {label: _of_few(part) for label, part in split}
         bounds = pd.DataFrame({"low": [one.low for one in found.values()], "high": [one.high for one in found.values()]}, index=list(found))
         table = split[[name for name in self.queries if name not in KEYS]].mean()
         table = table.join(bounds.add_prefix(f"{METRIC}.")).assign(queries=split.size())
@@ -81,6 +81,16 @@ class Evaluation:
         """Read a saved evaluation."""
         metrics = {name: Estimate(**values) for name, values in json.loads((folder / "metrics.json").read_text()).items()}
         return cls(metrics, pd.read_parquet(folder / "queries.parquet"))
+
+
+def _of_few(queries: pd.DataFrame) -> Estimate:
+    """Return the mean of METRIC, 0 or 1 a query, with an interval no narrower than of a binomial share of their groups."""
+    found = estimate(queries[METRIC].to_numpy(), np.unique(queries["group"], return_inverse=True)[1])
+    known = queries.groupby("group")[METRIC].mean().dropna()
+    if not len(known):
+        return found
+    low, high = share_interval(round(known.sum()), len(known), 0.025)
+    return replace(found, low=min(found.low, low), high=max(found.high, high))
 
 
 def evaluate(

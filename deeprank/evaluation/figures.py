@@ -275,6 +275,8 @@ def embedding_map(embeddings: npt.NDArray[np.float32], labels: Sequence[str], se
     """  # noqa: D205
     from sklearn.manifold import TSNE
 
+    if len(embeddings) < 3:
+        return Figure()
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(embeddings))[:MAP_POINTS])
     names = np.array(labels)[chosen]

@@ -30,6 +30,8 @@ def estimate(
 ) -> Estimate:
     """Return the mean of values with a percentile bootstrap interval; NaN values are left out.
 
+    Where all are 1, the lower end is that of a binomial share of the groups.
+
     Args:
         values: (n,) one a query or triplet; differences of two models' values make it a paired interval of the gain.
         groups: (n,) which values belong together and are drawn together.
@@ -52,6 +54,9 @@ def estimate(
     drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=resamples)
     means = (drawn @ kinds[0]) / (drawn @ kinds[1]) + rng.normal(0, noise, resamples)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    if not noise and (values == 1).all():
+        # No two draws differ; what so many groups leave open, the binomial interval says.
+        low = share_interval(int(counts.sum()), int(counts.sum()), (1 - level) / 2)[0]
     return Estimate(float(values.mean()), float(low), float(high), len(values))
 
 

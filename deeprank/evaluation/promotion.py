@@ -28,7 +28,7 @@ class PromotionSettings(Settings):
         floor: recall@1 that the first champion needs at least.
         margin: what the lower end of the gain's 95 % interval must exceed; the gain is in recall@1 over the champion.
         max_group_drop: by how much recall@1 may fall within a class group (coarse class); more, and not by chance, holds the challenger.
-        min_queries: of the test split; fewer prove nothing, and the decision is invalid.
+        min_queries: of the test split, near-duplicates counted once; fewer prove nothing, and the decision is invalid.
         min_group_queries: a class group of fewer is not looked at.
         training_noise: standard deviation of recall@1 on one test split between trainings that differ in the seed alone, in excess
             of what the choice of queries explains; it widens the interval, so that a lucky seed is not promoted. Recipes on the
@@ -103,11 +103,14 @@ def decide(
 
     """
     new = challenger[METRIC].to_numpy(dtype=np.float64)
-    queries = int((~np.isnan(new)).sum())
+    answered = ~np.isnan(new)
+    queries, apart = int(answered.sum()), len(np.unique(np.asarray(groups)[answered]))
     inputs: dict[str, float] = {"queries": queries, "min_queries": settings.min_queries}
     found = list(problems)
-    if queries < settings.min_queries:
-        found.append(f"{queries:,} queries of the test split can be answered, {settings.min_queries:,} are needed (min_queries)")
+    # The interval is drawn over near-duplicate groups: a hundred frames of one scene are one query to it.
+    if apart < settings.min_queries:
+        few = f", {apart:,} that are no near-duplicates of each other" if apart < queries else ""
+        found.append(f"{queries:,} queries of the test split can be answered{few}, {settings.min_queries:,} are needed (min_queries)")
     if champion is not None and set(challenger["row"]) != set(champion["row"]):
         both = len(set(challenger["row"]) & set(champion["row"]))
         found.append(f"challenger and champion answered different queries, {both:,} of {len(challenger):,} the same: evaluate both anew")

@@ -40,7 +40,7 @@ from deeprank.training.losses import LossSettings, WeightedLosses
 from deeprank.training.precision import Choice, InferenceNet, Precision, TrainingNet, choose
 from deeprank.training.progress import Bar
 from deeprank.training.start import start_from_bundle, start_from_features
-from deeprank.triplets.relevance import RelevanceWeights, levels, relevance
+from deeprank.triplets.relevance import RelevanceWeights, grades, levels
 from deeprank.triplets.sampling import Triplets
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class TrainSettings(Settings):
         augment: how strongly.
         splits: whose photographs are learnt from; train and val once everything is chosen, which leaves nothing to validate on.
         epochs: an epoch is as many photographs as the triplets have, less where the classes do not fill its last batch.
-        train_sizes: pixels of the square crop in training; several divide the epochs evenly among them, in order.
+        train_sizes: pixels of the square crop in training; several divide the epochs evenly among them, in
+            order; of fewer epochs than sizes, the last sizes are taken, which lie nearest to what search sees.
         search_size: pixels of the photograph afterwards; a net finds more in some more pixels than it was trained on.
         batches: of `classes` (P x K photographs, all the triplets they make) or of `triplets` (those that were sampled, and no others).
         classes_per_batch, images_per_class: P and K.
@@ -236,14 +237,22 @@ class _Training(pl.LightningModule):
         super().__init__()
         self.catalogue, self.triplets, self.settings, self.reporter = catalogue, triplets, settings, reporter
         drawn = np.concatenate([triplets.of(split)[["query", "positive", "negative"]].to_numpy() for split in settings.splits])
-        self.rows, places = np.unique(drawn, return_inverse=True)
-        self.drawn = places.reshape(-1, 3)
+        # A val photograph alone in its class there is in no triplet of val; here train's are beside it. Withheld classes stay out.
+        labels = catalogue.frame["label"]
+        more = catalogue.rows("val") if "val" in settings.splits and settings.batches == "classes" else np.empty(0, dtype=np.int64)
+        more = more[labels.iloc[more].isin(labels.iloc[np.unique(drawn)]).to_numpy()]
+        self.rows, places = np.unique(np.concatenate([drawn.ravel(), more]), return_inverse=True)
+        self.drawn = places[: drawn.size].reshape(-1, 3)
         codes = levels(catalogue.frame["label"].iloc[self.rows].tolist())
         values, first, self.classes = np.unique(codes[:, -1], return_index=True, return_inverse=True)
         if len(values) < 2:
             raise DataError("training needs at least two classes in the train split")
-        pairs = np.indices((len(values), len(values))).reshape(2, -1)
-        relevances = relevance(codes[first], pairs[0], pairs[1], RelevanceWeights()).reshape(len(values), len(values))
+        # Level after level: all pairs of 10,000 classes at once would take 7 GB.
+        shared = np.zeros((len(values), len(values)), dtype=np.int8)
+        for level in codes[first].T:
+            shared += level[:, None] == level
+        table = grades(codes.shape[1], RelevanceWeights()).astype(np.float32)
+        relevances = np.stack([table[row] for row in shared])
         if settings.patience and not len(triplets.of("val")):
             raise ConfigError("train.patience: it watches the val split, which has no triplet here; set it to 0")
         self.net = EmbeddingNet(settings.network).to(device()).to(memory_format=torch.channels_last)
@@ -288,7 +297,8 @@ class _Training(pl.LightningModule):
             self.batches = class_batches(self.classes, settings.classes_per_batch, settings.images_per_class, rng, settings.balanced)
         else:
             self.batches = triplet_batches(self.drawn, settings.triplets_per_batch, rng)
-        self.size = settings.train_sizes[epoch * len(settings.train_sizes) // settings.epochs]
+        sizes = settings.train_sizes[-settings.epochs :]
+        self.size = sizes[epoch * len(sizes) // settings.epochs]
         if self.decoded is None or self.decoded.preprocessing.size != source_size(self.size):
             self.decoded = Decoded(self.catalogue, source_size(self.size), self.decoders)
         return TrainingBatches([Batch(self.rows[batch.photographs]) for batch in self.batches], self.decoded)

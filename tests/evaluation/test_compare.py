@@ -1,5 +1,6 @@
 """A bundle's evaluation beside the frozen net that it started from."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from deeprank.model.embedding import embed_catalogue
 from deeprank.model.network import EmbeddingNet
 from deeprank.reporting import Record
 from deeprank.triplets.sampling import SampleSettings, Triplets, sample_triplets, withheld_labels
+from tests.conftest import TINY, save_untrained
 
 
 @pytest.fixture(scope="module")
@@ -107,14 +109,47 @@ def test_its_pictures_are_drawn(evaluation: Evaluation, record: Record) -> None:
     assert set(record.figures) == {"neighbour_gallery", "explained", "recall_curve", "confusion", "per_class", "embedding_map"}
 
 
-def test_a_test_split_without_triplets_cannot_be_evaluated(
-    catalogue: Catalogue, triplets: Triplets, bundle: Bundle, tmp_path: Path
-) -> None:
-    train = Triplets(triplets.of("train"), triplets.fingerprint)
-    with pytest.raises(DataError, match="the test split has no two photographs of one class"):
-        evaluate_bundle(catalogue, train, bundle, Record(tmp_path))
-    with pytest.raises(DataError, match="the test split has no two photographs of one class"):
-        embed_and_evaluate(catalogue, train, bundle, "champion")
+def _in_splits(catalogue: Catalogue, split: Callable[[str, int], str]) -> Catalogue:
+    """Return the catalogue with the split of each photograph by its label and its number within it."""
+    frame, other = catalogue.frame.copy(), Catalogue(catalogue.uri, catalogue.version)
+    numbers = frame.groupby("label").cumcount()
+    other.__dict__["frame"] = frame.assign(split=[split(label, n) for label, n in zip(frame["label"], numbers, strict=True)])
+    return other
+
+
+def test_a_test_split_without_triplets_is_evaluated_but_for_them(catalogue: Catalogue, bundle: Bundle, tmp_path: Path) -> None:
+    first = catalogue.frame["label"].unique()[:2]
+    alone = _in_splits(catalogue, lambda label, n: "test" if label in first and n == 0 else "train")
+    triplets = sample_triplets(alone.frame, SampleSettings(), "x")
+    assert not len(triplets.of("test"))
+    found = evaluate_bundle(alone, triplets, bundle, Record(tmp_path))
+    assert found.metrics["fine.recall_at_1"].count == len(found.queries) == 2
+    assert found.metrics["triplet_accuracy"].count == 0
+    assert found.nested()["triplet_accuracy"] is None
+
+
+def test_a_test_split_of_other_classes_cannot_be_evaluated(catalogue: Catalogue, bundle: Bundle, tmp_path: Path) -> None:
+    first = catalogue.frame["label"].unique()[:2]
+    apart = _in_splits(catalogue, lambda label, _: "test" if label in first else "train")
+    triplets = sample_triplets(apart.frame, SampleSettings(), "x")
+    with pytest.raises(DataError, match="the test split has no photograph of a class that the train split has"):
+        evaluate_bundle(apart, triplets, bundle, Record(tmp_path))
+    with pytest.raises(DataError, match="the test split has no photograph of a class that the train split has"):
+        embed_and_evaluate(apart, triplets, bundle, "champion")
+
+
+def test_one_class_kept_out_of_training_is_not_evaluated_alone(catalogue: Catalogue, bundle: Bundle, tmp_path: Path) -> None:
+    triplets = sample_triplets(catalogue.frame, SampleSettings(withheld=0.17))
+    assert len(withheld_labels(catalogue.frame["label"], 0.17)) == 1
+    found = evaluate_bundle(catalogue, triplets, bundle, Record(tmp_path)).metrics
+    assert not [name for name in found if "seen." in name]
+
+
+def test_a_transformer_is_evaluated_without_the_picture_of_why(catalogue: Catalogue, triplets: Triplets, tmp_path: Path) -> None:
+    record = Record(tmp_path / "record")
+    transformer = save_untrained(tmp_path / "vit", 0, TINY.model_copy(update={"backbone": "test_vit"}))
+    assert evaluate_bundle(catalogue, triplets, transformer, record).metrics["fine.recall_at_1"].count
+    assert "explained" not in record.figures
 
 
 def test_the_gain_is_the_mean_difference_a_query(evaluation: Evaluation) -> None:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from deeprank.evaluation.evaluate import Evaluation, evaluate, same_parent_triplets
-from deeprank.evaluation.intervals import estimate
+from deeprank.evaluation.intervals import estimate, share_interval
 from deeprank.evaluation.metrics import query_table, top_score, triplet_correct
 from deeprank.triplets.relevance import RelevanceWeights, levels
 
@@ -124,7 +124,11 @@ def test_tables_of_classes_and_groups_have_the_worst_first(evaluation: Evaluatio
         assert row["fine.map_at_r"] == pytest.approx(mine["fine.map_at_r"].mean())
         expected = estimate(mine["fine.recall_at_1"].to_numpy(), np.unique(mine["group"], return_inverse=True)[1])
         assert row["fine.recall_at_1"] == pytest.approx(expected.value)
-        assert (row["fine.recall_at_1.low"], row["fine.recall_at_1.high"]) == (expected.low, expected.high)
+        # Of so few queries the bootstrap alone is too narrow.
+        assert row["fine.recall_at_1.low"] <= expected.low
+        assert row["fine.recall_at_1.high"] >= expected.high
+        low, high = share_interval(round(mine.groupby("group")["fine.recall_at_1"].mean().sum()), mine["group"].nunique(), 0.025)
+        assert row["fine.recall_at_1.low"] <= low < high <= row["fine.recall_at_1.high"]
 
 
 def test_nested_metrics_have_the_promised_keys(evaluation: Evaluation) -> None:

@@ -45,6 +45,13 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert estimate(values, groups, seed=1) == estimate(values, groups, seed=1) != estimate(values, groups, seed=2)
 
 
+def test_of_a_few_that_are_all_right_the_lower_end_is_that_of_a_share() -> None:
+    found = estimate(np.ones(6), np.array([0, 0, 1, 1, 2, 3]))
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(share_interval(4, 4, 0.025)[0])
+    assert 0.4 < found.low < 0.6
+
+
 def test_one_group_has_no_width() -> None:
     assert estimate(np.array([0.0, 1.0]), np.array([5, 5])) == Estimate(0.5, 0.5, 0.5, 2)
 

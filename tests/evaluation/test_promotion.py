@@ -63,6 +63,8 @@ def test_a_problem_too_few_queries_or_other_queries_make_it_invalid() -> None:
     few = decide(table(right[:99]), table(right[:99]), np.arange(99), settings)
     unanswerable = decide(table(np.where(np.arange(120) < 21, np.nan, 1)), None, np.arange(120), settings)
     other = decide(table(right), table(right).assign(row=np.arange(120)), np.arange(120), settings)
+    scenes = decide(table(right), table(right), np.arange(120) // 2, settings)
+    assert "120 queries of the test split can be answered, 60 that are no near-duplicates of each other, 100" in scenes.reason
     for decision, words in ((leaked, "3 test photographs"), (few, "99 queries"), (unanswerable, "99 queries"), (other, "110 of 120")):
         assert (decision.state, decision.promoted) == ("invalid", False)
         assert words in decision.reason

@@ -19,10 +19,10 @@ from deeprank.model.bundle import Bundle
 from deeprank.model.embedding import embed_catalogue
 from deeprank.model.network import EmbeddingNet, NetworkSettings, SearchNet
 from deeprank.reporting import Point, Record
-from deeprank.training.augmentation import AugmentSettings
+from deeprank.training.augmentation import AugmentSettings, warp
 from deeprank.training.fit import TrainSettings, check_embeddings, fit, parameter_groups, training_key, validate
 from deeprank.training.losses import LossSettings, MinerSettings, create_loss
-from deeprank.triplets.sampling import Triplets
+from deeprank.triplets.sampling import SampleSettings, Triplets, sample_triplets
 
 # One precision, as a choice by speed may differ from run to run where others use the machine; random features tell no head anything.
 SMALL = {
@@ -150,6 +150,31 @@ def test_several_losses_and_sizes_train_together(
     bundle, points = _fit(catalogue, triplets, tmp_path, network=network, losses=losses, train_sizes=(32, 48), epochs=2)
     assert bundle.config["facts"]["losses"] == "SupConLoss, RankingHinge"
     assert [point.step for point in points if point.name == "train.loss"] == [1, 2]
+
+
+def test_of_fewer_epochs_than_sizes_the_last_ones_are_taken(
+    catalogue: Catalogue, triplets: Triplets, network: NetworkSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def warp_and_tell(images: torch.Tensor, size: int, *rest: object) -> torch.Tensor:
+        seen.append(size)
+        return warp(images, size, *rest)
+
+    monkeypatch.setattr("deeprank.training.fit.warp", warp_and_tell)
+    _fit(catalogue, triplets, tmp_path, network=network, train_sizes=(32, 48, 64), epochs=2)
+    assert list(dict.fromkeys(seen)) == [48, 64]
+
+
+def test_a_val_photograph_alone_in_its_class_is_learnt_from(catalogue: Catalogue, network: NetworkSettings, tmp_path: Path) -> None:
+    frame, other = catalogue.frame.copy(), Catalogue(catalogue.uri, catalogue.version)
+    kept = frame[frame["split"] == "val"].drop_duplicates("label").index
+    frame.loc[(frame["split"] == "val") & ~frame.index.isin(kept), "split"] = "aside"
+    other.__dict__["frame"] = frame
+    triplets = sample_triplets(frame, SampleSettings(), "x")
+    assert not len(triplets.of("val"))
+    bundle, _ = _fit(other, triplets, tmp_path, network=network, splits=("train", "val"))
+    assert int(bundle.config["facts"]["photographs"]) == (frame["split"] == "train").sum() + len(kept)
 
 
 def test_the_average_of_the_weights_is_kept_unless_it_is_switched_off(
