@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -398,6 +399,7 @@ def summary(name: Annotated[str, typer.Option(help="Name in the registry.")] = "
         {"metric": key, "value": f"{m.value:.4f}", "95 % interval": f"{m.low:.4f} – {m.high:.4f}"}
         for key in shown
         for m in [release.metrics[key]]
+        if not isnan(m.value)
     ]
     _table(rows)
     console.print(f"{name} version {release.version}, alias {release.aliases or 'none'}: {release.reason}\n", highlight=False)

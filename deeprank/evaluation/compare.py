@@ -38,7 +38,7 @@ def evaluate_bundle(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, re
     either kind of class among themselves. The metrics of coarse classes are reported too, see `group_metrics`.
 
     Raises:
-        DataError: the test split has no photograph of a class of the train split.
+        DataError: no photograph of the test split has one of its class beside it or in the train split.
 
     """
     queries, gallery, drawn = catalogue.rows("test"), catalogue.rows("train"), _test_triplets(catalogue, triplets)
@@ -99,7 +99,7 @@ def embed_and_evaluate(catalogue: Catalogue, triplets: Triplets, bundle: Bundle,
         what: name of the net, for the progress bar.
 
     Raises:
-        DataError: the test split has no photograph of a class of the train split.
+        DataError: no photograph of the test split has one of its class beside it or in the train split.
         ModelError: the bundle cannot be loaded.
 
     """
@@ -126,10 +126,10 @@ def group_metrics(evaluation: Evaluation) -> dict[str, Estimate]:
 
 
 def _test_triplets(catalogue: Catalogue, triplets: Triplets) -> npt.NDArray[np.int64]:
-    labels = catalogue.frame["label"]
-    if not labels.iloc[catalogue.rows("test")].isin(labels.iloc[catalogue.rows("train")]).any():
-        raise DataError("the test split has no photograph of a class that the train split has: nothing can be evaluated")
-    return triplets.of("test")[["query", "positive", "negative"]].to_numpy()
+    labels, drawn = catalogue.frame["label"], triplets.of("test")[["query", "positive", "negative"]].to_numpy()
+    if not len(drawn) and not labels.iloc[catalogue.rows("test")].isin(labels.iloc[catalogue.rows("train")]).any():
+        raise DataError("no photograph of the test split has one of its class beside it or in the train split: nothing can be evaluated")
+    return drawn
 
 
 def _embed(catalogue: Catalogue, bundle: Bundle, what: str) -> npt.NDArray[np.float32]:
