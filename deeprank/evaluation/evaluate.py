@@ -114,16 +114,18 @@ def evaluate(
     keys = {"row": queries, "label": frame["label"].to_numpy()[queries], "coarse": np.array(coarse_labels(labels), dtype=object)[queries]}
     keys["nearest"] = nearest(embeddings, queries, gallery)
     found = query_table(embeddings[queries], codes[queries], embeddings[gallery], codes[gallery], RelevanceWeights())
-    metrics = {name: estimate(found[name].to_numpy(), groups[queries]) for name in found}
+    metrics = {name: estimate(found[name].to_numpy(), groups[queries], share=True) for name in found}
 
     def of_triplets(values: npt.NDArray[np.float64], drawn: npt.NDArray[np.int64]) -> Estimate:
-        return estimate(values, groups[drawn[:, 0]])
+        return estimate(values, groups[drawn[:, 0]], share=True)
 
     metrics["triplet_accuracy"] = of_triplets(triplet_correct(embeddings, triplets), triplets)
     alike = same_parent_triplets(frame, queries)
     if len(alike):
         metrics["triplet_accuracy_same_parent"] = of_triplets(triplet_correct(embeddings, alike), alike)
-    metrics["score_at_top_30"] = of_triplets(top_score(embeddings, triplets, queries), triplets)
+    # The interval is of a share, 0 to 1; the score is that share from -1 to 1.
+    top = of_triplets((top_score(embeddings, triplets, queries) + 1) / 2, triplets)
+    metrics["score_at_top_30"] = replace(top, value=2 * top.value - 1, low=2 * top.low - 1, high=2 * top.high - 1)
     return Evaluation(metrics, pd.DataFrame(keys | {"group": frame["group"].to_numpy()[queries]}).join(found))
 
 

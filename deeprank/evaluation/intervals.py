@@ -27,10 +27,9 @@ def estimate(
     level: float = 0.95,
     resamples: int = RESAMPLES,
     noise: float = 0.0,
+    share: bool = False,
 ) -> Estimate:
     """Return the mean of values with a percentile bootstrap interval; NaN values are left out.
-
-    Where all are 1, the lower end is that of a binomial share of the groups.
 
     Args:
         values: (n,) one a query or triplet; differences of two models' values make it a paired interval of the gain.
@@ -39,6 +38,8 @@ def estimate(
         level: of the interval; the same share is left out on either side.
         resamples: how often the groups are drawn.
         noise: standard deviation of what else moves the mean, added to each drawn one as a normal deviate.
+        share: the values lie from 0 to 1. Where all are 0, or all are 1, no two draws differ; what so few groups leave open, the
+            interval of a binomial share of them says.
 
     Source: Field and Welsh 2007, "Bootstrapping clustered data": the cluster bootstrap.
 
@@ -54,9 +55,8 @@ def estimate(
     drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=resamples)
     means = (drawn @ kinds[0]) / (drawn @ kinds[1]) + rng.normal(0, noise, resamples)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    if not noise and (values == 1).all():
-        # No two draws differ; what so many groups leave open, the binomial interval says.
-        low = share_interval(int(counts.sum()), int(counts.sum()), (1 - level) / 2)[0]
+    if share and values.min() == values.max() and values[0] in (0, 1):
+        low, high = share_interval(int(values[0] * counts.sum()), int(counts.sum()), (1 - level) / 2)
     return Estimate(float(values.mean()), float(low), float(high), len(values))
 
 

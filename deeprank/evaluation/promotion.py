@@ -105,7 +105,7 @@ def decide(
     new = challenger[METRIC].to_numpy(dtype=np.float64)
     answered = ~np.isnan(new)
     queries, apart = int(answered.sum()), len(np.unique(np.asarray(groups)[answered]))
-    inputs: dict[str, float] = {"queries": queries, "min_queries": settings.min_queries}
+    inputs: dict[str, float] = {"queries": queries, "queries_apart": apart, "min_queries": settings.min_queries}
     found = list(problems)
     # The interval is drawn over near-duplicate groups: a hundred frames of one scene are one query to it.
     if apart < settings.min_queries:

@@ -64,7 +64,7 @@ class TrainSettings(Settings):
         losses: by name; their weighted sum is minimised.
         augment: how strongly.
         splits: whose photographs are learnt from; train and val once everything is chosen, which leaves nothing to validate on.
-        epochs: an epoch is as many photographs as the triplets have, less where the classes do not fill its last batch.
+        epochs: an epoch is as many photographs as are learnt from, less where the classes do not fill its last batch.
         train_sizes: pixels of the square crop in training; several divide the epochs evenly among them, in
             order; of fewer epochs than sizes, the last sizes are taken, which lie nearest to what search sees.
         search_size: pixels of the photograph afterwards; a net finds more in some more pixels than it was trained on.
@@ -147,7 +147,8 @@ def fit(
     checkpoints: Path | None = None,
     start: Bundle | None = None,
 ) -> Bundle:
-    """Train on the photographs of the triplets of `settings.splits` and save the model bundle in `folder`.
+    """Train on the photographs of the triplets of `settings.splits`, in batches of classes on all val photographs of their
+    classes, and save the model bundle in `folder`.
 
     With a folder for `checkpoints`, a training that was killed goes on after its last whole epoch when it is started again
     with the same code, settings, triplets and start, and ends with the same weights as an unbroken one.
@@ -164,7 +165,7 @@ def fit(
         ModelError: the bundle to start from is damaged, or of another network.
         TrainingError: the embedding collapsed, or the loss is no number.
 
-    """
+    """  # noqa: D205
     keep_freed_memory()
     pl.seed_everything(settings.seed, verbose=False)
     for name in ("pytorch_lightning", "lightning.pytorch"):

@@ -46,8 +46,11 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 
 
 def test_of_a_few_that_are_all_right_the_lower_end_is_that_of_a_share() -> None:
-    found = estimate(np.ones(6), np.array([0, 0, 1, 1, 2, 3]))
+    groups = np.array([0, 0, 1, 1, 2, 3])
+    none, found = (estimate(np.full(6, value), groups, share=True) for value in (0.0, 1.0))
     assert (found.value, found.high) == (1, 1)
+    assert (none.value, none.low, none.high) == (0, 0, pytest.approx(1 - found.low))
+    assert estimate(np.zeros(6), groups) == Estimate(0, 0, 0, 6)
     assert found.low == pytest.approx(share_interval(4, 4, 0.025)[0])
     assert 0.4 < found.low < 0.6
 
