@@ -40,7 +40,7 @@ from deeprank.training.losses import LossSettings, WeightedLosses
 from deeprank.training.precision import Choice, InferenceNet, Precision, TrainingNet, choose
 from deeprank.training.progress import Bar
 from deeprank.training.start import start_from_bundle, start_from_features
-from deeprank.triplets.relevance import RelevanceWeights, grades, levels
+from deeprank.triplets.relevance import RelevanceWeights, levels, relevance_matrix
 from deeprank.triplets.sampling import Triplets
 
 logger = logging.getLogger(__name__)
@@ -248,12 +248,7 @@ class _Training(pl.LightningModule):
         values, first, self.classes = np.unique(codes[:, -1], return_index=True, return_inverse=True)
         if len(values) < 2:
             raise DataError("training needs at least two classes in the train split")
-        # Level after level: all pairs of 10,000 classes at once would take 7 GB.
-        shared = np.zeros((len(values), len(values)), dtype=np.int8)
-        for level in codes[first].T:
-            shared += level[:, None] == level
-        table = grades(codes.shape[1], RelevanceWeights()).astype(np.float32)
-        relevances = np.stack([table[row] for row in shared])
+        relevances = relevance_matrix(codes[first], RelevanceWeights())
         if settings.patience and not len(triplets.of("val")):
             raise ConfigError("train.patience: it watches the val split, which has no triplet here; set it to 0")
         self.net = EmbeddingNet(settings.network).to(device()).to(memory_format=torch.channels_last)
@@ -446,8 +441,8 @@ def validate(net: Embedder, preprocessing: Preprocessing, catalogue: Catalogue, 
     if not len(drawn):
         return {}
     # Classes that are kept out of training have no say in when it ends either.
-    of = catalogue.frame["label"].to_numpy()
-    rows = rows[np.isin(of[rows], of[drawn[["query", "positive", "negative"]]])]
+    of = catalogue.frame["label"]
+    rows = rows[of.iloc[rows].isin(of.iloc[drawn[["query", "positive", "negative"]].to_numpy().ravel()]).to_numpy()]
     embeddings = embed_catalogue(net, preprocessing, catalogue, rows)
     place = np.full(len(catalogue.frame), -1)
     place[rows] = np.arange(len(rows))
@@ -455,7 +450,7 @@ def validate(net: Embedder, preprocessing: Preprocessing, catalogue: Catalogue, 
     # Of the two nearest one may be the photograph itself. faiss goes through blocks: not all pairs are in memory at once.
     _, found = faiss.knn(embeddings, embeddings, 2, metric=faiss.METRIC_INNER_PRODUCT)
     nearest = np.where(found[:, 0] == np.arange(len(found)), found[:, 1], found[:, 0])
-    labels = of[rows]
+    labels = of.to_numpy()[rows]
     _, code, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     findable = sizes[code] > 1
     return {

@@ -51,3 +51,13 @@ def relevance(
 ) -> npt.NDArray[np.float32]:
     """Return the relevance r(i, j) of pairs of rows of `codes` (see `levels`), elementwise."""
     return grades(codes.shape[1], weights).astype(np.float32)[(codes[i] == codes[j]).sum(axis=1)]
+
+
+def relevance_matrix(codes: npt.NDArray[np.int64], weights: RelevanceWeights) -> npt.NDArray[np.float32]:
+    """Return the relevance (n, n) of every two rows of `codes` (see `levels`)."""
+    # Level after level: all pairs of 10,000 classes at once would take 7 GB.
+    shared = np.zeros((len(codes), len(codes)), dtype=np.int8)
+    for level in codes.T:
+        shared += level[:, None] == level
+    table = grades(codes.shape[1], weights).astype(np.float32)
+    return np.stack([table[row] for row in shared])
