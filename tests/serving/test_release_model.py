@@ -78,8 +78,10 @@ def test_mlflows_own_server_answers(store: Store, rendered_folder: Path, trackin
         "--port",
         port,
     ]
+    # MLflow calls uvicorn by its name, as in an activated environment.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     # It starts workers of its own: all of them end with their group.
-    server = subprocess.Popen(command, start_new_session=True, cwd=tracking, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    server = subprocess.Popen(command, start_new_session=True, cwd=tracking, env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": path})
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
             for _ in range(600):
