@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 setup: $(STAMP) ## Virtual environment, packages, state folder, ZenML stack
 	$(BIN)/python -m pipelines.setup
 
-demo: setup ## Train, evaluate and register a model on photographs; DATA=folder for your own
+demo: setup ## Train, evaluate and register a model on images; DATA=folder for your own
 	DEEPRANK_DATA='$(DATA)' $(BIN)/zenml pipeline run pipelines.training -c configs/demo.yaml
 	@$(BIN)/deeprank summary
 

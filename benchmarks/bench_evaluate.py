@@ -19,8 +19,8 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from rich.console import Console
 from rich.table import Table
 
-from deeprank.evaluation.evaluate import evaluate
-from deeprank.triplets.relevance import levels
+from deeprank.evaluation.evaluation import evaluate
+from deeprank.triplets.relevance import encode_hierarchy
 from deeprank.triplets.sampling import SampleSettings, sample_triplets
 
 CATEGORIES, COARSE, FINE = 20, 10, 25
@@ -29,24 +29,24 @@ LEVELS = {"fine": -1, "coarse": -2}
 PEER = {"precision_at_1": "recall_at_1", "mean_average_precision_at_r": "map_at_r"}
 
 
-def embedded(gallery: int, queries: int, dimensions: int) -> tuple[pd.DataFrame, Any]:
+def catalogue_embeddings(gallery: int, queries: int, embedding_dim: int) -> tuple[pd.DataFrame, Any]:
     """Return a frame, queries last, and embeddings: siblings lie nearer to each other than to other classes."""
     rng = np.random.default_rng(0)
     count, classes = gallery + queries, CATEGORIES * COARSE * FINE
     leaf = rng.integers(0, classes, count)
     names = np.array([f"top{i // COARSE // FINE:02d}/middle{i // FINE % COARSE}/leaf{i % FINE:02d}" for i in range(classes)])
-    coarse = rng.standard_normal((CATEGORIES * COARSE, dimensions), dtype=np.float32)
-    centres = np.repeat(coarse, FINE, axis=0) + 0.7 * rng.standard_normal((classes, dimensions), dtype=np.float32)
-    points = rng.standard_normal((count, dimensions), dtype=np.float32)
+    coarse = rng.standard_normal((CATEGORIES * COARSE, embedding_dim), dtype=np.float32)
+    centers = np.repeat(coarse, FINE, axis=0) + 0.7 * rng.standard_normal((classes, embedding_dim), dtype=np.float32)
+    points = rng.standard_normal((count, embedding_dim), dtype=np.float32)
     points *= 1.5
-    points += centres[leaf]
+    points += centers[leaf]
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     return pd.DataFrame({"label": names[leaf], "group": np.arange(count)}), points
 
 
-def measure(what: str, gallery: int, queries: int, dimensions: int) -> dict[str, Any]:
+def measure(what: str, gallery: int, queries: int, embedding_dim: int) -> dict[str, Any]:
     """Return seconds by the clock and of the CPU, MiB at the peak, and the metrics that both sides have."""
-    frame, embeddings = embedded(gallery, queries, dimensions)
+    frame, embeddings = catalogue_embeddings(gallery, queries, embedding_dim)
     searched, asked = np.arange(gallery), np.arange(gallery, gallery + queries)
     triplets = asked[sample_triplets(frame.iloc[asked].assign(split="test"), SampleSettings()).frame.iloc[:, :3].to_numpy()]
     found: dict[str, float] = {}
@@ -56,7 +56,7 @@ def measure(what: str, gallery: int, queries: int, dimensions: int) -> dict[str,
         found = {f"{level}.{name}": metrics[f"{level}.{name}"].value for level in LEVELS for name in PEER.values()}
     else:
         calculator = AccuracyCalculator(include=tuple(PEER), k="max_bin_count")
-        codes = levels(frame["label"].tolist())
+        codes = encode_hierarchy(frame["label"].tolist())
         for level, column in LEVELS.items():
             labels = codes[:, column]
             theirs = calculator.get_accuracy(embeddings[asked], labels[asked], embeddings[searched], labels[searched])
@@ -77,11 +77,11 @@ def main() -> None:
     parser.add_argument("--what", choices=("ours", "peer"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.what:
-        print(json.dumps(measure(options.what, options.gallery, options.queries, options.dimensions)))
+        print(json.dumps(measure(options.what, options.gallery, options.queries, options.embedding_dim)))
         return
 
     def run(what: str, gallery: int, queries: int) -> dict[str, Any]:
-        sizes = {"--what": what, "--gallery": gallery, "--queries": queries, "--dimensions": options.dimensions}
+        sizes = {"--what": what, "--gallery": gallery, "--queries": queries, "--dimensions": options.embedding_dim}
         command = [sys.executable, __file__, *(str(part) for pair in sizes.items() for part in pair)]
         result = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         return {"gallery": gallery, "queries": queries} | result
@@ -93,7 +93,7 @@ def main() -> None:
     if options.json:
         print(json.dumps({"large": large, "ours": ours, "peer": peer, "largest_difference": max(differences.values())} | ratios))
         return
-    title = f"Evaluating embeddings of {options.dimensions} dimensions; times faster and less memory at the peer's size"
+    title = f"Evaluating embeddings of {options.embedding_dim} dimensions; times faster and less memory at the peer's size"
     table = Table("", "gallery", "queries", "seconds", "CPU seconds", "peak MiB", "times faster", "times less memory", title=title)
     for name, one in {"ours": large, "ours, the peer's size": ours, "pytorch-metric-learning": peer}.items():
         used = [f"{one['seconds']:,.1f}", f"{one['cpu_seconds']:,.1f}", f"{one['peak_mib']:,.0f}"]

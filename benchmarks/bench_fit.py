@@ -1,20 +1,20 @@
 """Speed of the fit, images/s: against its bare step, a pytorch-metric-learning loop, and the seed's way.
 
-All train on the same photographs, at the same size, batch and net, in turns, each in a process of its own (see peers.py).
+All train on the same images, at the same size, batch and net, in turns, each in a process of its own (see peers.py).
 
-ours            the fit as the config has it, at one size: photographs that were decoded in the first epoch and kept, augmentation,
+ours            the fit as the config has it, at one size: images that were decoded in the first epoch and kept, augmentation,
                 averaging, logging; by its own reporter, median of the epochs after the first. Not in it: what comes once
                 (bench_quality.py counts that) and validation.
 bare step       forward, backward and optimizer step of the same net, trained stages, precision, loss and batch, on tensors ready
                 in memory.
 pml             image files, PIL, DataLoader, MPerClassSampler, SupConLoss; the whole net is trained. Then the same with our memory
                 setting, and with our frozen stages as well: what is left then is the loop.
-seed's way      batches of 8 random triplets of its file, three forwards each, every photograph decoded each time, SGD. Given for
+seed's way      batches of 8 random triplets of its file, three forwards each, every image decoded each time, SGD. Given for
                 nothing: our ConvNet instead of VGG16, a hinge per triplet, transforms, two loader processes.
 
-Triplets/s of ours are counted in three ways: triplets of the file (P = N = 2: 4 a photograph; an epoch forwards as many
-photographs as are in the file), of which the ratio is made; all (query, positive, negative) within the P x K batches, which the
-loss sees; and images/s divided by three, as if no two triplets shared a photograph.
+Triplets/s of ours are counted in three ways: triplets of the file (P = N = 2: 4 an image; an epoch forwards as many
+images as are in the file), of which the ratio is made; all (query, positive, negative) within the P x K batches, which the
+loss sees; and images/s divided by three, as if no two triplets shared an image.
 """
 
 import argparse
@@ -45,12 +45,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.model.embedding import device
-from deeprank.model.memory import keep_freed_memory
-from deeprank.model.network import EmbeddingNet
+from deeprank.models.embedding_model import EmbeddingModel
+from deeprank.models.inference import device
+from deeprank.models.memory import keep_freed_memory
 from deeprank.training.fit import TrainSettings
 from deeprank.training.losses import WeightedLosses
-from deeprank.training.precision import TrainingNet, choose
+from deeprank.training.precision import TrainingModel, choose
 from deeprank.triplets.sampling import SampleSettings, sample_triplets
 
 SEED = "triplets: seed's way"
@@ -66,10 +66,10 @@ def bare(data: Spec, settings: Spec, size: int, seconds: float) -> Spec:
     wanted = TrainSettings.model_validate(settings)
     frame = Catalogue(data["uri"], data["version"]).frame
     classes = int(frame["label"][frame["split"] == "train"].nunique())
-    net = EmbeddingNet(wanted.network).to(device(), memory_format=torch.channels_last).train()
-    training = TrainingNet(net, choose(wanted.precision, net, size))
-    loss = WeightedLosses(wanted.losses, torch.eye(classes), net.dimensions).to(device())
-    parameters = [one for one in [*net.parameters(), *loss.parameters()] if one.requires_grad]
+    model = EmbeddingModel(wanted.model).to(device(), memory_format=torch.channels_last).train()
+    training = TrainingModel(model, choose(wanted.precision, model, size))
+    loss = WeightedLosses(wanted.losses, torch.eye(classes), model.embedding_dim).to(device())
+    parameters = [one for one in [*model.parameters(), *loss.parameters()] if one.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
     labels = torch.arange(min(wanted.classes_per_batch, classes)).repeat_interleave(wanted.images_per_class)
     ready = [torch.rand(len(labels), 3, size, size).mul_(255).contiguous(memory_format=torch.channels_last) for _ in range(4)]
@@ -77,18 +77,18 @@ def bare(data: Spec, settings: Spec, size: int, seconds: float) -> Spec:
     return repeat(batches, seconds, lambda images, labels: update(optimizer, loss(training(images), labels)))
 
 
-def seed_way(data: Spec, seconds: float, size: int, network: Spec, gap: float = 1.0) -> Spec:
+def seed_way(data: Spec, seconds: float, size: int, model_settings: Spec, margin: float = 1.0) -> Spec:
     """Train on the triplets of the file; `speed` is in triplets/s."""
     catalogue, paths, codes = open_files(data)
     triplets = sample_triplets(catalogue.frame, SampleSettings()).of("train")[["query", "positive", "negative"]]
     files = Files(paths, [(tuple(one), codes[one[0]]) for one in triplets.to_numpy().tolist()], size)
     loader = DataLoader(files, batch_size=8, shuffle=True, num_workers=2, persistent_workers=True)
-    net = PeerNet(network)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9, nesterov=True)
+    model = PeerNet(model_settings)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, nesterov=True)
 
     def step(images: Tensor, _: Tensor) -> None:
-        query, positive, negative = (net(images[:, i]) for i in range(3))
-        update(optimizer, (gap + (query - positive).square().sum(1) - (query - negative).square().sum(1)).relu().mean())
+        query, positive, negative = (model(images[:, i]) for i in range(3))
+        update(optimizer, (margin + (query - positive).square().sum(1) - (query - negative).square().sum(1)).relu().mean())
 
     return repeat(forever(loader), seconds, step)
 
@@ -98,16 +98,16 @@ def turn(data: Spec, settings: Spec, size: int, seconds: float) -> dict[str, flo
     wanted, frame = TrainSettings.model_validate(settings), Catalogue(data["uri"], data["version"]).frame
     classes = int(frame["label"][frame["split"] == "train"].nunique())
     p, k = min(wanted.classes_per_batch, classes), wanted.images_per_class
-    peer: Spec = {"data": data, "seconds": seconds, "size": size, "network": wanted.network.model_dump()}
+    peer: Spec = {"data": data, "seconds": seconds, "size": size, "model": wanted.model.model_dump()}
     speeds = {"bare step": alone(bare, data=data, settings=settings, size=size, seconds=seconds)["speed"]}
     # The epochs that count shall take `seconds` at the bare step's speed.
     per_class = max(k, round(speeds["bare step"] * seconds / (EPOCHS - 1) / classes / k) * k)
-    own = settings | {"train_sizes": [size], "epochs": EPOCHS}
+    own = settings | {"train_image_sizes": [size], "epochs": EPOCHS}
     speeds["ours"] = median(alone(ours, data=data, settings=own, subset=(classes, per_class), validate=False, measure=False)["speeds"][1:])
     loop = peer | {"batch": p * k}
     speeds["pml"] = alone(pml, **loop)["speed"]
     speeds["pml + memory"] = alone(pml, **loop, memory=True)["speed"]
-    speeds["pml + memory, frozen stages"] = alone(pml, **loop, memory=True, frozen_stages=wanted.network.frozen_stages)["speed"]
+    speeds["pml + memory, frozen stages"] = alone(pml, **loop, memory=True, frozen_stages=wanted.model.frozen_stages)["speed"]
     speeds[SEED] = alone(seed_way, **peer)["speed"]
     sampled = SampleSettings()
     speeds[OURS[SEED]] = speeds["ours"] * sampled.positives * sampled.negatives

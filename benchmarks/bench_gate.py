@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
-from deeprank.evaluation.evaluate import METRIC
-from deeprank.evaluation.promotion import Decision, PromotionSettings, decide
+from deeprank.evaluation.evaluation import METRIC
+from deeprank.evaluation.gate import Decision, PromotionSettings, decide
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """What the paper's two low-resolution branches add to a ConvNet: the same fit with and without them.
 
-Settings, photographs, seeds and epochs are the same; queries are the test split, the gallery is the train split. `triplets` is
+Settings, images, seeds and epochs are the same; queries are the test split, the gallery is the train split. `triplets` is
 the share of test triplets whose query lies nearer to the positive (the paper's similarity precision; 85.7 % with the branches,
-84.6 % without, on its own photographs).
+84.6 % without, on its own images).
 """
 
 import argparse
@@ -25,15 +25,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     # Both heads start at random: one on the ConvNet alone could start better, and hide what the branches add.
-    settings = train_section(options.config) | {"epochs": options.epochs, "head_start": False}
-    network = settings.get("network", {}) | {"backbone": options.backbone, "weights": options.weights, "general": 0}
+    settings = train_section(options.config) | {"epochs": options.epochs, "init_head": "random"}
+    model_settings = settings.get("model", {}) | {"backbone": options.backbone, "weights": options.weights, "pretrained_share": 0}
     runs: list[Spec] = []
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(folder)
         for seed in range(options.seeds):
             for multiscale in (False, True):
                 screen.print(f"seed {seed}, multiscale {str(multiscale).lower()}")
-                chosen = settings | {"seed": seed, "network": network | {"multiscale": multiscale}}
+                chosen = settings | {"seed": seed, "model": model_settings | {"multiscale": multiscale}}
                 runs.append({"seed": seed, "multiscale": multiscale} | alone(ours, data=data, settings=chosen))
     without, having = ([run for run in runs if run["multiscale"] is wanted] for wanted in (False, True))
     gains = {name: [b[name][0] - a[name][0] for a, b in zip(without, having, strict=True)] for name in METRICS}

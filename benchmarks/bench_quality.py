@@ -6,7 +6,7 @@ and saving included, plus as long as our ingest took. Each is evaluated at its o
 192 px): queries are the test split, the gallery is the train split. Nothing is chosen by looking at the test split.
 
 With --results every run is kept as soon as it is there, and not repeated: a benchmark broken off goes on. It knows settings and
-photographs, not code: take a new file for new code.
+images, not code: take a new file for new code.
 """
 
 import argparse
@@ -33,8 +33,8 @@ PEERS: dict[str, Spec] = {
 
 
 def epochs_within(seconds: float, data: Spec, settings: Spec) -> Spec:
-    """Return how many epochs end within so many seconds, from a fit of an epoch a size on a few photographs."""
-    sizes = len(settings["train_sizes"])
+    """Return how many epochs end within so many seconds, from a fit of an epoch a size on a few images."""
+    sizes = len(settings["train_image_sizes"])
     short = alone(ours, data=data, settings=settings | {"epochs": sizes}, subset=(settings["classes_per_batch"], 12), measure=False)
     split = Catalogue(data["uri"], data["version"]).frame["split"]
     train, val = int((split == "train").sum()), int((split == "val").sum())
@@ -42,7 +42,7 @@ def epochs_within(seconds: float, data: Spec, settings: Spec) -> Spec:
     # Start and end, and a look at val after each epoch; it stands for those of the whole training.
     rest = max(0.0, short["took"] - sum(few / speed for speed in short["speeds"]))
     step = sum(1 / speed for speed in short["speeds"]) / sizes
-    # A photograph is embedded in less than half of the time of a step: before the training each, val after each epoch.
+    # An image is embedded in less than half of the time of a step: before the training each, val after each epoch.
     return {"epochs": max(1, int((seconds - rest - train * step / 2) / (train * step + val * step / 2)))}
 
 
@@ -72,7 +72,7 @@ def run_all(options: argparse.Namespace, data: Spec) -> list[Spec]:
     settings = TrainSettings.model_validate(train_section(options.config)).model_dump(mode="json")
     results, seconds = Results(options.results), 60 * options.minutes
     described = json.dumps([settings, Catalogue(data["uri"], data["version"]).fingerprint])
-    same: Spec = {"photographs_and_settings": hashlib.sha256(described.encode()).hexdigest()[:16]}
+    same: Spec = {"images_and_settings": hashlib.sha256(described.encode()).hexdigest()[:16]}
     runs = []
     fitting = same | {"contender": "epochs that fit", "seed": 0, "seconds": seconds}
     epochs = options.epochs or results.once(fitting, epochs_within, seconds=seconds, data=data, settings=settings)["epochs"]
@@ -87,7 +87,7 @@ def run_all(options: argparse.Namespace, data: Spec) -> list[Spec]:
         runs.append(own)
         for name in options.peers:
             what = same | {"contender": name, "seed": seed, "seconds": round(own["took"] + own["ingest_seconds"], 1)}
-            given = PEERS[name] | {"seed": seed, "seconds": what["seconds"], "search_size": 192}
+            given = PEERS[name] | {"seed": seed, "seconds": what["seconds"], "eval_image_size": 192}
             runs.append(results.once(what, alone, contender=pml, data=data, **given))
     return runs
 

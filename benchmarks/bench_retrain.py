@@ -2,7 +2,7 @@
 
 The champion learns from a share of the train split, whole groups of near-duplicates at a time. Then all of the train split is
 there, and a model learns from it each way. val.recall_at_1 (leave one out) and val.triplet_accuracy of the last epoch, of the
-learnt embedding alone, and the wall time. The test split is not looked at: this chooses a default.
+learned embedding alone, and the wall time. The test split is not looked at: this chooses a default.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from peers import GROCERY, Spec, alone, page, prepare, screen, train_section
 from rich.table import Table
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.model.bundle import Bundle
+from deeprank.models.bundle import Bundle
 from deeprank.reporting import Record
 from deeprank.training.fit import TrainSettings, fit
 from deeprank.triplets.sampling import SampleSettings, Triplets, sample_triplets
@@ -28,7 +28,7 @@ METRICS = ("val.recall_at_1", "val.triplet_accuracy")
 
 
 def known_part(catalogue: Catalogue, triplets: Triplets, share: float, seed: int) -> Triplets:
-    """Return the triplets whose three photographs are known: those of val and test, and of train a share of the groups."""
+    """Return the triplets whose three images are known: those of val and test, and of train a share of the groups."""
     frame = catalogue.frame
     groups = frame.loc[frame["split"] == "train", "group"].unique()
     unknown = np.random.default_rng(seed).permutation(groups)[: round(len(groups) * (1 - share))]

@@ -1,4 +1,4 @@
-"""Triplets of many photographs by each sampler, against a plain Python loop: seconds and peak memory, each in a fresh process."""
+"""Triplets of many images by each sampler, against a plain Python loop: seconds and peak memory, each in a fresh process."""
 
 import argparse
 import json
@@ -18,14 +18,14 @@ METHODS = ("uniform", "relevance", "buffer")
 POSITIVES, NEGATIVES = 2, 5
 
 
-def photographs(count: int) -> pd.DataFrame:
-    """Return a frame of photographs in 20 categories of 10 classes of 10 classes."""
+def images(count: int) -> pd.DataFrame:
+    """Return a frame of images in 20 categories of 10 classes of 10 classes."""
     labels = [f"top{i % 20:02d}/middle{i // 20 % 10}/leaf{i // 200 % 10}" for i in range(count)]
     return pd.DataFrame({"label": labels, "split": "train"})
 
 
 def loop(labels: list[str], queries: int) -> int:
-    """Draw the triplets of some photographs as the seed describes it: list the class folder and all others, then choose."""
+    """Draw the triplets of some images as the seed describes it: list the class folder and all others, then choose."""
     names, chance, drawn = [f"{label}/{i}.jpg" for i, label in enumerate(labels)], random.Random(0), []
     for query in chance.sample(range(len(labels)), queries):
         same = [name for name, label in zip(names, labels, strict=True) if label == labels[query] and name != names[query]]
@@ -36,8 +36,8 @@ def loop(labels: list[str], queries: int) -> int:
 
 
 def measure(method: str, count: int, queries: int) -> dict[str, float]:
-    """Return seconds, and MiB at the peak and above what imports and photographs take."""
-    frame = photographs(count)
+    """Return seconds, and MiB at the peak and above what imports and images take."""
+    frame = images(count)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     if method == "loop":
@@ -53,15 +53,15 @@ def measure(method: str, count: int, queries: int) -> dict[str, float]:
 def main() -> None:
     """Measure each in a process of its own, print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photographs", type=int, default=100_000)
-    parser.add_argument("--queries", type=int, default=200, help="photographs that the loop is timed on; the rest is scaled")
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--queries", type=int, default=200, help="images that the loop is timed on; the rest is scaled")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--method", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.method:
-        print(json.dumps(measure(options.method, options.photographs, options.queries)))
+        print(json.dumps(measure(options.method, options.images, options.queries)))
         return
-    shared = [sys.executable, __file__, "--photographs", str(options.photographs), "--queries", str(options.queries)]
+    shared = [sys.executable, __file__, "--images", str(options.images), "--queries", str(options.queries)]
     found = {
         method: json.loads(subprocess.run([*shared, "--method", method], check=True, capture_output=True, text=True).stdout)
         for method in (*METHODS, "loop")
@@ -72,9 +72,9 @@ def main() -> None:
     for result in found.values():
         result["times_faster"] = found["loop"]["seconds"] / result["seconds"]
     if options.json:
-        print(json.dumps({"photographs": options.photographs, "methods": found}))
+        print(json.dumps({"images": options.images, "methods": found}))
         return
-    title = f"{found['uniform']['triplets']:,} triplets of {options.photographs:,} photographs"
+    title = f"{found['uniform']['triplets']:,} triplets of {options.images:,} images"
     table = Table("sampler", *(["seconds", "peak MiB", "above imports MiB", "times faster"]), title=title)
     for method, result in found.items():
         name = f"loop (scaled from {result['measured_triplets']:,} triplets)" if method == "loop" else method

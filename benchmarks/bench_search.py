@@ -1,7 +1,7 @@
 """Searching a million vectors that look like ours: our choice against FAISS set by hand, hnswlib, usearch, and Lance.
 
-The vectors: the photographs (grocery, else rendered ones) embedded by the default net before training, or by --model, reduced to
-128 dimensions by principal components; each of the million lies at a random place between a photograph and one of its ten
+The vectors: the images (grocery, else synthetic ones) embedded by the default embedder before training, or by --model, reduced to
+128 dimensions by principal components; each of the million lies at a random place between an image and one of its ten
 nearest, and off by noise of half their distance. Queries are made in the same way and are not among them.
 
 Every contender is measured at several settings; its row is the fastest setting with recall@10 of 0.99 or more, once for queries
@@ -26,15 +26,15 @@ from rich.table import Table
 from usearch.index import Index as Usearch
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.model.embedding import embed_catalogue
-from deeprank.model.network import NetworkSettings, create_network
-from deeprank.model.preprocessing import Preprocessing
+from deeprank.models.embedding_model import ModelSettings, create_model
+from deeprank.models.inference import embed_catalogue
+from deeprank.models.preprocessing import Preprocessing
+from deeprank.registry.releases import open_release
 from deeprank.reporting import Record
-from deeprank.search.cluster import ClusterSettings, cluster
-from deeprank.search.structures import exact, find
-from deeprank.search.table import VectorTable
-from deeprank.search.tune import IndexSettings, choose
-from deeprank.serving.registry import open_release
+from deeprank.search.autotune import IndexSettings, choose
+from deeprank.search.clusters import ClusterSettings, cluster
+from deeprank.search.faiss_index import exact, find
+from deeprank.search.lance_index import LanceIndex
 
 DIMENSIONS, K, WANTED, TOGETHER = 128, 10, 0.99, 64
 ASKED = 2000
@@ -44,15 +44,15 @@ Setting = tuple[str, Callable[[np.ndarray], np.ndarray]]
 Built = tuple[float, float, list[Setting]]
 
 
-def photographs(model: str | None) -> np.ndarray:
+def images(model: str | None) -> np.ndarray:
     """Return the real embeddings (m, 128), of unit length."""
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(folder)
         catalogue = Catalogue(data["uri"], data["version"])
-        net, preprocessing = open_release(model).bundle.load() if model else (create_network(NetworkSettings()), Preprocessing())
-        found = embed_catalogue(net.eval(), preprocessing, catalogue, np.arange(len(catalogue.frame)), "embedding")
-    centred = found - found.mean(0)
-    reduced = centred @ np.linalg.svd(centred, full_matrices=False)[2][:DIMENSIONS].T
+        embedder, preprocessing = open_release(model).bundle.load() if model else (create_model(ModelSettings()), Preprocessing())
+        found = embed_catalogue(embedder.eval(), preprocessing, catalogue, np.arange(len(catalogue.frame)), "embedding")
+    centered = found - found.mean(0)
+    reduced = centered @ np.linalg.svd(centered, full_matrices=False)[2][:DIMENSIONS].T
     return reduced / np.linalg.norm(reduced, axis=1, keepdims=True)
 
 
@@ -94,7 +94,7 @@ def ours_in_lance(vectors: np.ndarray) -> Built:
     lance.write_dataset(pa.table({"id": ids, "vector": pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), vectors.shape[1])}), uri)
     start = time.perf_counter()
     clusters = cluster(vectors, ClusterSettings())
-    table = VectorTable.build(uri, ids, clusters.centroids)
+    table = LanceIndex.build(uri, ids, clusters.centroids)
     with tempfile.TemporaryDirectory() as scratch:
         choice = choose(vectors, clusters, IndexSettings(backend="lance", recall=WANTED), Record(Path(scratch)), table)
     seconds = time.perf_counter() - start
@@ -144,14 +144,14 @@ def with_hnswlib(vectors: np.ndarray) -> Built:
     index.add_items(vectors)
     seconds = time.perf_counter() - start
 
-    def at(breadth: int) -> Callable[[np.ndarray], np.ndarray]:
+    def at(ef_search: int) -> Callable[[np.ndarray], np.ndarray]:
         def find(queries: np.ndarray) -> np.ndarray:
-            index.set_ef(breadth)
+            index.set_ef(ef_search)
             return index.knn_query(queries, K)[0].astype(np.int64)
 
         return find
 
-    return seconds, index.index_file_size() / 2**20, [(f"M=24 ef={breadth}", at(breadth)) for breadth in BREADTHS]
+    return seconds, index.index_file_size() / 2**20, [(f"M=24 ef={ef_search}", at(ef_search)) for ef_search in BREADTHS]
 
 
 def with_usearch(vectors: np.ndarray) -> Built:
@@ -161,14 +161,14 @@ def with_usearch(vectors: np.ndarray) -> Built:
     index.add(np.arange(len(vectors)), vectors)
     seconds = time.perf_counter() - start
 
-    def at(breadth: int) -> Callable[[np.ndarray], np.ndarray]:
+    def at(ef_search: int) -> Callable[[np.ndarray], np.ndarray]:
         def find(queries: np.ndarray) -> np.ndarray:
-            index.expansion_search = breadth
+            index.expansion_search = ef_search
             return np.asarray(index.search(queries, K).keys).astype(np.int64).reshape(len(queries), K)
 
         return find
 
-    return seconds, index.memory_usage / 2**20, [(f"connectivity=24 expansion={breadth}", at(breadth)) for breadth in BREADTHS]
+    return seconds, index.memory_usage / 2**20, [(f"connectivity=24 expansion={ef_search}", at(ef_search)) for ef_search in BREADTHS]
 
 
 def with_lance(vectors: np.ndarray) -> Built:
@@ -183,16 +183,16 @@ def with_lance(vectors: np.ndarray) -> Built:
     seconds = time.perf_counter() - start
     size = sum(file.stat().st_size for file in Path(folder.name).rglob("*") if file.is_file()) / 2**20
 
-    def at(probes: int, refine: int) -> Callable[[np.ndarray], np.ndarray]:
+    def at(nprobe: int, refine: int) -> Callable[[np.ndarray], np.ndarray]:
         def one(query: np.ndarray) -> np.ndarray:
-            nearest = {"column": "vector", "q": query, "k": K, "nprobes": probes, "refine_factor": refine}
+            nearest = {"column": "vector", "q": query, "k": K, "nprobes": nprobe, "refine_factor": refine}
             return dataset.to_table(columns=["entry", "_distance"], nearest=nearest)["entry"].to_numpy()
 
         # The folder goes with the last of these functions.
         return lambda queries, _folder=folder: np.stack([one(query) for query in queries])
 
-    grid = [(probes, refine) for probes in (8, 16, 32, 64, 128) for refine in (4, 16)]
-    return seconds, size, [(f"IVF_PQ nprobes={probes} refine={refine}, on disk", at(probes, refine)) for probes, refine in grid]
+    grid = [(nprobe, refine) for nprobe in (8, 16, 32, 64, 128) for refine in (4, 16)]
+    return seconds, size, [(f"IVF_PQ nprobes={nprobe} refine={refine}, on disk", at(nprobe, refine)) for nprobe, refine in grid]
 
 
 BREADTHS = [16, 24, 32, 48, 64, 96, 128, 192, 256, 512]
@@ -248,20 +248,22 @@ def main() -> None:
     """Make vectors, measure every contender, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=1_000_000, help="vectors (default: %(default)s)")
-    parser.add_argument("--model", help="a bundle, or models:/deeprank@champion, whose embeddings are taken (default: the untrained net)")
+    parser.add_argument(
+        "--model", help="a bundle, or models:/deeprank@champion, whose embeddings are taken (default: the untrained embedder)"
+    )
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="default: all")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    real = photographs(options.model)
+    real = images(options.model)
     vectors, queries = grown(real, options.size, 0), grown(real, ASKED, 1)
     truth = exact(vectors, queries, K)
     far = np.einsum("qkd,qd->qk", vectors[truth], queries).min(1)
     results = [measure(name, vectors, queries, far) for name in options.contenders]
     flat = next((one for one in results if one["contender"] == "FAISS flat"), results[0])
     if options.json:
-        print(json.dumps({"size": options.size, "photographs": len(real), "results": results}))
+        print(json.dumps({"size": options.size, "images": len(real), "results": results}))
         return
-    title = f"{options.size:,} x {DIMENSIONS}, {len(real):,} photographs: fastest setting with recall@10 of {WANTED} or more"
+    title = f"{options.size:,} x {DIMENSIONS}, {len(real):,} images: fastest setting with recall@10 of {WANTED} or more"
     table = Table("contender", "one by one, /s", "of flat", "in 64s, /s", "of flat", "recall", "build, s", "MiB", "setting", title=title)
     for one in results:
         cells = []

@@ -1,7 +1,7 @@
-"""The service under load from another process, against the bare net embedding the same photographs in batches on the same cores.
+"""The service under load from another process, against the bare net embedding the same images in batches on the same cores.
 
-The net is the default one before training, the index holds the photographs (grocery, else rendered ones), and so many connections
-ask, each its next question when it has its answer. `ratio`: requests a second, each answered with ten neighbours, over images a
+The net is the default one before training, the index holds the images (grocery, else synthetic ones), and so many connections
+ask, each its next question when it has its answer. `ratio`: requests a second, each answered with ten neighbors, over images a
 second of the bare net, whose input is decoded beforehand; both before and after the load. With --swaps the alias moves meanwhile
 between two releases in a registry of the benchmark's own; each answer must be one release's.
 """
@@ -29,18 +29,18 @@ from mlflow import MlflowClient
 from peers import prepare
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.evaluation.compare import embed_and_evaluate
-from deeprank.evaluation.promotion import Decision
-from deeprank.model.bundle import Bundle
-from deeprank.model.embedding import BATCH, embed_catalogue
-from deeprank.model.network import NetworkSettings, create_network
-from deeprank.model.preprocessing import Preprocessing
-from deeprank.search.cluster import ClusterSettings, cluster
+from deeprank.evaluation.bundle_evaluation import embed_and_evaluate
+from deeprank.evaluation.gate import Decision
+from deeprank.models.bundle import Bundle
+from deeprank.models.embedding_model import ModelSettings, create_model
+from deeprank.models.inference import BATCH, embed_catalogue
+from deeprank.models.preprocessing import Preprocessing
+from deeprank.registry.canary import FILE, write_canary
+from deeprank.registry.register import RegisterSettings, register
+from deeprank.registry.releases import Release
+from deeprank.registry.searcher import Searcher
+from deeprank.search.clusters import ClusterSettings, cluster
 from deeprank.search.index import Index
-from deeprank.serving.canary import FILE, write_canary
-from deeprank.serving.register import RegisterSettings, register
-from deeprank.serving.registry import Release
-from deeprank.serving.search import Searcher
 from deeprank.triplets.sampling import SampleSettings, sample_triplets
 
 NAME = "bench"
@@ -56,8 +56,8 @@ serve(sys.argv[1], port=int(sys.argv[2]), settings=ServeSettings(follow=FollowSe
 def make_release(folder: Path, catalogue: Catalogue, seed: int, size: int) -> Path:
     """Write the release of the default net with an untrained head of a seed, searching at so many pixels."""
     torch.manual_seed(seed)
-    network = NetworkSettings()
-    bundle = Bundle.save(folder / "bundle", create_network(network), network, Preprocessing(size=size), {"catalogue": "none"})
+    model_settings = ModelSettings()
+    bundle = Bundle.save(folder / "bundle", create_model(model_settings), model_settings, Preprocessing(size=size), {"catalogue": "none"})
     net, preprocessing = bundle.load()
     embeddings = embed_catalogue(net, preprocessing, catalogue, np.arange(len(catalogue.frame)))
     Index.build(folder / "index", bundle, catalogue, embeddings, cluster(embeddings, ClusterSettings()))
@@ -152,7 +152,7 @@ def mixed_up(answers: list[tuple[float, int, int, bytes]]) -> int:
     for _, place, status, body in answers:
         if status == 200:
             answer = json.loads(body)
-            found = [neighbour["distance"] for neighbour in answer["neighbours"]]
+            found = [neighbor["distance"] for neighbor in answer["neighbors"]]
             wrong += not np.allclose(known.setdefault((place, answer["version"]), found), found, atol=1e-4)
     return wrong
 
@@ -211,7 +211,7 @@ def measure(scratch: Path, options: argparse.Namespace, free: socket.socket) -> 
     rate, net = statuses[200] / took, (before + after) / 2
     versions = Counter(json.loads(body)["version"] for _, _, status, body in answers if status == 200)
     return {
-        "photographs": len(catalogue.frame),
+        "images": len(catalogue.frame),
         "pixels": options.size,
         "connections": options.connections,
         "seconds": round(took, 1),

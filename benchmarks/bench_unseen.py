@@ -1,4 +1,4 @@
-"""What `train.network.general` buys and costs: classes that were trained on against classes that never were.
+"""What `train.model.general` buys and costs: classes that were trained on against classes that never were.
 
 The classes are divided by chance into folds; for each fold a net trains on the train split without them. Then the fold's classes
 are searched among themselves (unseen), and all others among themselves (own), gallery train, by the trained net with several
@@ -19,14 +19,14 @@ from peers import GROCERY, Spec, alone, page, prepare, screen, train_section
 from rich.table import Table
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.evaluation.compare import save_frozen
+from deeprank.evaluation.bundle_evaluation import save_frozen
 from deeprank.evaluation.intervals import estimate
 from deeprank.evaluation.metrics import query_table
-from deeprank.model.embeddings import embedded
-from deeprank.model.network import NetworkSettings, SearchNet
+from deeprank.models.embedding_model import ModelSettings, SearchModel
+from deeprank.models.embedding_table import catalogue_embeddings
 from deeprank.reporting import Record
 from deeprank.training.fit import TrainSettings, fit
-from deeprank.triplets.relevance import RelevanceWeights, levels
+from deeprank.triplets.relevance import RelevanceWeights, encode_hierarchy
 from deeprank.triplets.sampling import SampleSettings, sample_triplets
 
 FROZEN = "frozen"
@@ -34,20 +34,20 @@ SHARES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8)
 METRICS = {"recall@1": "fine.recall_at_1", "mAP@R": "fine.map_at_r"}
 
 
-def one_fold(data: Spec, settings: Spec, withheld: list[str]) -> Spec:
+def one_fold(data: Spec, settings: Spec, holdout_classes: list[str]) -> Spec:
     """Train without some classes; return a line a query and net: its split, kind, group and metrics."""
     catalogue = Catalogue(data["uri"], data["version"])
-    frame, codes = catalogue.frame, levels(catalogue.frame["label"].tolist())
-    unseen = frame["label"].isin(withheld)
-    learnt_from = frame.assign(split=frame["split"].where((frame["split"] == "train") & ~unseen, "aside"))
-    triplets = sample_triplets(learnt_from, SampleSettings(), catalogue.fingerprint)
+    frame, codes = catalogue.frame, encode_hierarchy(catalogue.frame["label"].tolist())
+    unseen = frame["label"].isin(holdout_classes)
+    learned_from = frame.assign(split=frame["split"].where((frame["split"] == "train") & ~unseen, "aside"))
+    triplets = sample_triplets(learned_from, SampleSettings(), catalogue.fingerprint)
     rows = np.arange(len(frame))
     with tempfile.TemporaryDirectory() as folder:
         bundle = fit(catalogue, triplets, TrainSettings.model_validate(settings), Path(folder, "bundle"), Record(Path(folder)))
-        nets = {FROZEN: embedded(save_frozen(bundle, Path(folder, FROZEN)), catalogue, rows, "embedding, frozen net")}
-        net, _ = bundle.load()
-        assert isinstance(net, SearchNet)
-        nets |= with_shares(net, embedded(bundle, catalogue, rows, "embedding, trained net"))
+        nets = {FROZEN: catalogue_embeddings(save_frozen(bundle, Path(folder, FROZEN)), catalogue, rows, "embedding, frozen net")}
+        model, _ = bundle.load()
+        assert isinstance(model, SearchModel)
+        nets |= with_shares(model, catalogue_embeddings(bundle, catalogue, rows, "embedding, trained net"))
     lines: list[Spec] = []
     for name, embeddings in nets.items():
         for kind, of in {"own": ~unseen, "unseen": unseen}.items():
@@ -55,15 +55,15 @@ def one_fold(data: Spec, settings: Spec, withheld: list[str]) -> Spec:
             for split in ("val", "test"):
                 queries = np.flatnonzero((frame["split"] == split) & of)
                 found = query_table(embeddings[queries], codes[queries], embeddings[gallery], codes[gallery], RelevanceWeights())
-                told = found[list(METRICS.values())].assign(net=name, kind=kind, split=split, row=queries)
+                told = found[list(METRICS.values())].assign(model=name, kind=kind, split=split, row=queries)
                 lines += told.assign(group=frame["group"].to_numpy()[queries]).to_dict("records")
     return {"lines": lines}
 
 
-def with_shares(net: SearchNet, embeddings: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+def with_shares(model: SearchModel, embeddings: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
     """Return what a net's search embeddings would be with other shares of general features."""
-    start = net.tuned.dimensions
-    parts = np.split(embeddings, [start, start + net.before.matrix.shape[0]], axis=1)
+    start = model.tuned.embedding_dim
+    parts = np.split(embeddings, [start, start + model.before.matrix.shape[0]], axis=1)
     units = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts]
     return {
         f"general {share}": np.concatenate(
@@ -77,10 +77,10 @@ def summary(lines: pd.DataFrame) -> list[Spec]:
     """Return for each split, net and kind of class each metric and its gain over the frozen net, with intervals."""
     frozen = lines[lines["net"] == FROZEN].set_index(["fold", "row"])
     out: list[Spec] = []
-    for (split, net, kind), some in lines.groupby(["split", "net", "kind"], sort=False):
+    for (split, model, kind), some in lines.groupby(["split", "net", "kind"], sort=False):
         groups, line = (
             np.unique(some["group"], return_inverse=True)[1],
-            {"split": split, "net": net, "kind": kind, "queries": int(some[METRICS["recall@1"]].notna().sum())},
+            {"split": split, "net": model, "kind": kind, "queries": int(some[METRICS["recall@1"]].notna().sum())},
         )
         before = frozen.loc[pd.MultiIndex.from_frame(some[["fold", "row"]])]
         for short, name in METRICS.items():
@@ -101,15 +101,15 @@ def main() -> None:
     options = parser.parse_args()
     settings = train_section(options.config) | {"epochs": options.epochs}
     # Shares are taken apart of a net that has general features; its training is the same without them.
-    settings["network"] = settings.get("network", {}) | {"general": NetworkSettings().general}
+    settings["model"] = settings.get("model", {}) | {"pretrained_share": ModelSettings().pretrained_share}
     runs: list[pd.DataFrame] = []
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(folder)
         labels = np.random.default_rng(0).permutation(sorted(Catalogue(data["uri"], data["version"]).frame["label"].unique()))
         for fold in range(options.folds):
-            withheld = labels[fold :: options.folds].tolist()
-            screen.print(f"fold {fold + 1} of {options.folds}: {len(withheld)} of {len(labels)} classes withheld")
-            found = alone(one_fold, data=data, settings=settings | {"seed": fold}, withheld=withheld)
+            holdout_classes = labels[fold :: options.folds].tolist()
+            screen.print(f"fold {fold + 1} of {options.folds}: {len(holdout_classes)} of {len(labels)} classes holdout_classes")
+            found = alone(one_fold, data=data, settings=settings | {"seed": fold}, holdout_classes=holdout_classes)
             runs.append(pd.DataFrame(found["lines"]).assign(fold=fold))
     told = summary(pd.concat(runs, ignore_index=True))
     if options.json:
@@ -120,11 +120,11 @@ def main() -> None:
         counts = {kind: next(line["queries"] for line in lines if line["kind"] == kind) for kind in ("own", "unseen")}
         table = Table("net", *(f"{kind} {short}" for kind in counts for short in METRICS), *(f"unseen {short} gain" for short in METRICS))
         table.title = f"{split}, {what}: {counts['own']} queries of own classes (all folds), {counts['unseen']} of unseen ones"
-        for net in dict.fromkeys(line["net"] for line in lines):
-            own, unseen = (next(line for line in lines if (line["net"], line["kind"]) == (net, kind)) for kind in counts)
+        for model in dict.fromkeys(line["net"] for line in lines):
+            own, unseen = (next(line for line in lines if (line["net"], line["kind"]) == (model, kind)) for kind in counts)
             shown = [f"{one[short][0]:.3f}" for one in (own, unseen) for short in METRICS]
             gains = (unseen[f"{short} gain"] for short in METRICS)
-            table.add_row(net, *shown, *(f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" for value, low, high in gains))
+            table.add_row(model, *shown, *(f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" for value, low, high in gains))
         page.print(table)
 
 

@@ -1,12 +1,12 @@
 """What the benchmarks of training compare, each contender in a process of its own, as whoever picked it would run it.
 
-`ours` is `deeprank.training.fit.fit`; its photographs come from the catalogue.
+`ours` is `deeprank.training.fit.fit`; its images come from the catalogue.
 
 `pml` is a loop as the documentation of pytorch-metric-learning, torch and torchvision would have it: image files decoded by
 Pillow, torchvision transforms, a DataLoader of two workers, MPerClassSampler (4 a class), SupConLoss (temperature 0.1) or the
 semi-hard triplets of the library's own example, AdamW 3e-4, 128 dimensions. It gets, for nothing: our ConvNet and weights,
 BatchNorm kept as it is, channels_last, uint8 from the workers, which stay, the crop and light ranges that our recipe found, and
-the time that making net and optimizer takes. What its user would have to find out are arguments: `memory` (our mallopt
+the time that making net and optimizer takes. What its user would have to find out are kwargs: `memory` (our mallopt
 setting, which changes a whole process), `frozen_stages` (ours), `cosine` (a rate that falls along a cosine).
 """
 
@@ -35,15 +35,15 @@ from torchvision.transforms import v2
 from deeprank.data.catalogue import Catalogue
 from deeprank.data.ingest import IngestSettings, ingest
 from deeprank.data.sources import source_folder
-from deeprank.evaluation.evaluate import evaluate
+from deeprank.evaluation.evaluation import evaluate
 from deeprank.home import PROJECT
-from deeprank.model.backbone import create_backbone, stages
-from deeprank.model.embedding import device, embed_catalogue
-from deeprank.model.memory import keep_freed_memory
-from deeprank.model.preprocessing import Preprocessing
+from deeprank.models.backbone import create_backbone, stages
+from deeprank.models.inference import device, embed_catalogue
+from deeprank.models.memory import keep_freed_memory
+from deeprank.models.preprocessing import Preprocessing
 from deeprank.reporting import Record
 from deeprank.training.fit import TrainSettings, fit
-from deeprank.triplets.relevance import levels
+from deeprank.triplets.relevance import encode_hierarchy
 from deeprank.triplets.sampling import SampleSettings, sample_triplets
 
 GROCERY = str(PROJECT / "configs" / "grocery.yaml")
@@ -67,7 +67,7 @@ def train_section(config: str) -> Spec:
 
 
 def prepare(folder: str) -> Spec:
-    """Ingest the photographs (`auto`: grocery, else rendered ones) below `folder`: where files and catalogue are, and how long it took."""
+    """Ingest the images (`auto`: grocery, else synthetic ones) below `folder`: where files and catalogue are, and how long it took."""
     source = source_folder(IngestSettings(), screen.print).resolve()
     start = time.perf_counter()
     catalogue, _ = ingest(source, IngestSettings(), folder)
@@ -75,14 +75,14 @@ def prepare(folder: str) -> Spec:
     return {"source": str(source), "uri": catalogue.uri, "version": catalogue.version, "ingest_seconds": seconds}
 
 
-def alone(contender: Callable[..., Spec], **arguments: Any) -> Spec:
+def alone(contender: Callable[..., Spec], **kwargs: Any) -> Spec:
     """Call a contender in a new process of its own: settings of memory and threads, caches and seeds end with it."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(contender, **arguments).result()
+        return pool.submit(contender, **kwargs).result()
 
 
 def ours(data: Spec, settings: Spec, subset: tuple[int, int] | None = None, validate: bool = True, measure: bool = True) -> Spec:
-    """Fit; `subset`: so many classes, so many photographs of each at most; without `validate` the val split stands aside."""
+    """Fit; `subset`: so many classes, so many images of each at most; without `validate` the val split stands aside."""
     catalogue = Catalogue(data["uri"], data["version"])
     frame = catalogue.frame.copy()
     if subset:
@@ -96,19 +96,19 @@ def ours(data: Spec, settings: Spec, subset: tuple[int, int] | None = None, vali
         record, start = Record(Path(folder)), time.perf_counter()
         bundle = fit(catalogue, triplets, TrainSettings.model_validate(settings), Path(folder, "bundle"), record)
         seconds = time.perf_counter() - start
-        net, preprocessing = bundle.load()
+        model, preprocessing = bundle.load()
     speeds = [point.value for point in record.points if point.name == "train.images_per_second"]
     items = len(speeds) * int((frame["split"] == "train").sum())
     took = {"took": seconds, "items": items, "speeds": speeds, "ingest_seconds": data["ingest_seconds"]}
-    return took | (quality(net, preprocessing, catalogue) if measure else {})
+    return took | (quality(model, preprocessing, catalogue) if measure else {})
 
 
-def quality(net: Any, preprocessing: Preprocessing, catalogue: Catalogue) -> Spec:
+def quality(model: Any, preprocessing: Preprocessing, catalogue: Catalogue) -> Spec:
     """Evaluate any net on the test split, gallery train: each metric as [value, low, high]."""
     queries, gallery = catalogue.rows("test"), catalogue.rows("train")
     rows = np.concatenate([queries, gallery])
-    embeddings = np.zeros((len(catalogue.frame), net.dimensions), dtype=np.float32)
-    embeddings[rows] = embed_catalogue(net, preprocessing, catalogue, rows)
+    embeddings = np.zeros((len(catalogue.frame), model.embedding_dim), dtype=np.float32)
+    embeddings[rows] = embed_catalogue(model, preprocessing, catalogue, rows)
     triplets = sample_triplets(catalogue.frame, SampleSettings()).of("test")[["query", "positive", "negative"]].to_numpy()
     found = evaluate(catalogue.frame, embeddings, queries, gallery, triplets).metrics
     return {short: [found[name].value, found[name].low, found[name].high] for short, name in METRICS.items()}
@@ -119,15 +119,15 @@ def pml(
     seconds: float,
     size: int = 160,
     batch: int = 48,
-    network: Spec | None = None,
+    model_settings: Spec | None = None,
     miner: bool = False,
     seed: int = 0,
     memory: bool = False,
     cosine: bool = False,
     frozen_stages: int = 0,
-    search_size: int = 0,
+    eval_image_size: int = 0,
 ) -> Spec:
-    """Train for so many seconds; with a `search_size`, evaluate at it."""
+    """Train for so many seconds; with a `eval_image_size`, evaluate at it."""
     torch.manual_seed(seed)
     np.random.seed(seed)
     if memory:
@@ -139,8 +139,8 @@ def pml(
     files = Files(paths, [((row,), codes[row]) for row in rows.tolist()], size)
     sampler = samplers.MPerClassSampler(codes[rows], m=4, batch_size=min(batch, 4 * len(np.unique(codes[rows]))))
     loader = DataLoader(files, batch_size=sampler.batch_size, sampler=sampler, num_workers=2, persistent_workers=True)
-    net = PeerNet(network or {}, frozen_stages)
-    optimizer = torch.optim.AdamW([one for one in net.parameters() if one.requires_grad], lr=3e-4)
+    model = PeerNet(model_settings or {}, frozen_stages)
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=3e-4)
     cosines = distances.CosineSimilarity()
     mine = miners.TripletMarginMiner(margin=0.2, distance=cosines, type_of_triplets="semihard") if miner else None
     triplet_loss = losses.TripletMarginLoss(margin=0.2, distance=cosines, reducer=reducers.ThresholdReducer(low=0))
@@ -151,23 +151,25 @@ def pml(
         if cosine:
             done = min(1.0, (time.perf_counter() - start) / seconds)
             optimizer.param_groups[0]["lr"] = 3e-4 * 0.5 * (1 + math.cos(math.pi * done))
-        embeddings = net(images[:, 0])
+        embeddings = model(images[:, 0])
         update(optimizer, loss(embeddings, labels, mine(embeddings, labels)) if mine else loss(embeddings, labels))
 
     took = repeat(forever(loader), seconds, step)
-    return took | (quality(net, Preprocessing(size=search_size), catalogue) if search_size else {})
+    return took | (quality(model, Preprocessing(size=eval_image_size), catalogue) if eval_image_size else {})
 
 
 class PeerNet(nn.Module):
     """uint8 (n, 3, s, s) → unit-length embeddings: our ConvNet with its weights, and a linear head."""
 
-    def __init__(self, network: Spec, frozen_stages: int = 0) -> None:
+    def __init__(self, model_settings: Spec, frozen_stages: int = 0) -> None:
         super().__init__()
-        self.backbone, mean, std = create_backbone(network.get("backbone", "tf_efficientnet_lite0"), network.get("weights", "package"))
-        self.dimensions = network.get("dimensions", 128)
+        self.backbone, mean, std = create_backbone(
+            model_settings.get("backbone", "tf_efficientnet_lite0"), model_settings.get("weights", "package")
+        )
+        self.embedding_dim = model_settings.get("embedding_dim", 128)
         # Looked at, not asked for: VGG's own answer counts layers that are left out here.
         width = self.backbone.eval()(torch.zeros(1, 3, 96, 96)).shape[1]
-        self.head = nn.Linear(width, self.dimensions)
+        self.head = nn.Linear(width, self.embedding_dim)
         self.normal = v2.Normalize(mean, std)
         for stage in stages(self.backbone)[:frozen_stages]:
             stage.requires_grad_(False)
@@ -180,7 +182,7 @@ class PeerNet(nn.Module):
 
 
 class Files(Dataset[tuple[Tensor, int]]):
-    """Items of one or three photographs, decoded from their files each time they are asked for, and their class."""
+    """Items of one or three images, decoded from their files each time they are asked for, and their class."""
 
     def __init__(self, paths: list[str], items: list[tuple[tuple[int, ...], int]], size: int) -> None:
         self.paths, self.items = paths, items
@@ -196,19 +198,19 @@ class Files(Dataset[tuple[Tensor, int]]):
 
 
 def open_files(data: Spec) -> tuple[Catalogue, list[str], Any]:
-    """Return the catalogue, the file of each of its photographs, and the class of each."""
+    """Return the catalogue, the file of each of its images, and the class of each."""
     catalogue = Catalogue(data["uri"], data["version"])
     paths = [str(Path(data["source"], path)) for path in catalogue.frame["path"]]
-    return catalogue, paths, levels(catalogue.frame["label"].tolist())[:, -1]
+    return catalogue, paths, encode_hierarchy(catalogue.frame["label"].tolist())[:, -1]
 
 
-def keep_statistics(net: Any) -> Any:
+def keep_statistics(model: Any) -> Any:
     """Put a net in training mode but for BatchNorm, which keeps its statistics."""
-    net.train()
-    for module in net.modules():
+    model.train()
+    for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-    return net
+    return model
 
 
 def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

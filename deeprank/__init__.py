@@ -1,4 +1,4 @@
-"""Image similarity by deep ranking: photographs in folders in, a versioned, evaluated, searchable model out."""
+"""Image similarity by deep ranking: images in folders in, a versioned, evaluated, searchable model out."""
 
 import logging
 

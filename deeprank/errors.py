@@ -10,7 +10,7 @@ class ConfigError(DeepRankError):
 
 
 class DataError(DeepRankError):
-    """Photographs, labels or triplets are missing, unreadable or too few."""
+    """Images, labels or triplets are missing, unreadable or too few."""
 
 
 class ModelError(DeepRankError):

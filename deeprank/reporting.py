@@ -38,7 +38,7 @@ class Reporter(Protocol):
 
 
 @dataclass(frozen=True)
-class Point:
+class MetricPoint:
     """One reported number."""
 
     name: str
@@ -51,12 +51,12 @@ class Record:
     """A reporter that keeps all it is told in a folder, so that a cached result can tell it again later."""
 
     folder: Path
-    points: list[Point] = field(default_factory=list)
+    points: list[MetricPoint] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """Keep one number."""
-        self.points.append(Point(name, float(value), step))
+        self.points.append(MetricPoint(name, float(value), step))
 
     def note(self, name: str, value: str) -> None:
         """Keep a fact in words."""
@@ -85,7 +85,7 @@ class Record:
         if not file.exists():
             return cls(folder)
         data = json.loads(file.read_text())
-        return cls(folder, [Point(**point) for point in data["points"]], data["notes"])
+        return cls(folder, [MetricPoint(**point) for point in data["points"]], data["notes"])
 
     @property
     def figures(self) -> dict[str, Path]:

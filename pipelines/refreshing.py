@@ -1,8 +1,8 @@
-"""New photographs become findable, and lost ones vanish, without training: `zenml pipeline run pipelines.refreshing -c CONFIG`."""
+"""New images become findable, and lost ones vanish, without training: `zenml pipeline run pipelines.refreshing -c CONFIG`."""
 
 from deeprank.data.ingest import IngestSettings
+from deeprank.registry.register import RegisterSettings
 from deeprank.serving.check_service import ServiceSettings
-from deeprank.serving.register import RegisterSettings
 from pipelines.strict import strict_pipeline
 from steps.ingest import ingest_step
 from steps.refresh import refresh_step

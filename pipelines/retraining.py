@@ -8,18 +8,17 @@ from zenml.enums import ExecutionMode
 
 from deeprank.data.ingest import IngestSettings
 from deeprank.evaluation.leakage import LeakageSettings
-from deeprank.search.cluster import ClusterSettings
-from deeprank.search.tune import IndexSettings
+from deeprank.registry.register import RegisterSettings
+from deeprank.registry.retraining_due import RetrainingSettings
+from deeprank.search.autotune import IndexSettings
+from deeprank.search.clusters import ClusterSettings
 from deeprank.serving.check_service import ServiceSettings
-from deeprank.serving.register import RegisterSettings
-from deeprank.serving.retrain import RetrainSettings
 from deeprank.training.fit import TrainSettings
 from deeprank.triplets.sampling import SampleSettings
 from pipelines.strict import strict_pipeline
 from steps.champion import champion_step
 from steps.cluster import cluster_step
 from steps.drift import drift_step
-from steps.due import due_step
 from steps.evaluate import evaluate_step
 from steps.index import index_step
 from steps.ingest import ingest_step
@@ -27,6 +26,7 @@ from steps.leakage import leakage_step
 from steps.refresh import refresh_step
 from steps.register import register_step
 from steps.report import report_step
+from steps.retraining_due import retraining_due_step
 from steps.sample_triplets import sample_triplets_step
 from steps.service import service_step
 from steps.tracking import track_cached_steps
@@ -37,7 +37,7 @@ from steps.train import train_step
 def retraining(
     ingest: IngestSettings = IngestSettings(),
     leakage: LeakageSettings = LeakageSettings(),
-    due: RetrainSettings = RetrainSettings(),
+    retraining_due: RetrainingSettings = RetrainingSettings(),
     sample_triplets: SampleSettings = SampleSettings(),
     train: TrainSettings = TrainSettings(),
     cluster: ClusterSettings = ClusterSettings(),
@@ -49,9 +49,9 @@ def retraining(
     ingested = ingest_step(ingest)
     checked = leakage_step(ingested, leakage)
     drift = drift_step(checked, register.name)
-    catalogue = due_step(checked, drift, due, register.name)
+    catalogue = retraining_due_step(checked, drift, retraining_due, register.name)
     triplets = sample_triplets_step(catalogue, sample_triplets)
-    if due.start == "champion":
+    if retraining_due.init == "champion":
         bundle = train_step(catalogue, triplets, train, champion_step(catalogue, register.name))
     else:
         bundle = train_step(catalogue, triplets, train)

@@ -6,10 +6,10 @@ from zenml.enums import ExecutionMode
 
 from deeprank.data.ingest import IngestSettings
 from deeprank.evaluation.leakage import LeakageSettings
-from deeprank.search.cluster import ClusterSettings
-from deeprank.search.tune import IndexSettings
+from deeprank.registry.register import RegisterSettings
+from deeprank.search.autotune import IndexSettings
+from deeprank.search.clusters import ClusterSettings
 from deeprank.serving.check_service import ServiceSettings
-from deeprank.serving.register import RegisterSettings
 from deeprank.training.fit import TrainSettings
 from deeprank.triplets.sampling import SampleSettings
 from pipelines.strict import strict_pipeline

@@ -8,7 +8,7 @@ from zenml.config import CachePolicy
 
 from deeprank.home import PROJECT
 
-OWN = ("deeprank", "steps")
+FIRST_PARTY = ("deeprank", "steps")
 
 
 def cache_on_sources(step_file: str, *also: Path, told: Callable[[], str] | None = None) -> CachePolicy:
@@ -44,7 +44,7 @@ def reached_sources(start: Path) -> set[Path]:
                 names = [alias.name for alias in node.names]
             else:
                 continue
-            waiting += [found for name in names if name.split(".")[0] in OWN for found in _files_of(name)]
+            waiting += [found for name in names if name.split(".")[0] in FIRST_PARTY for found in _files_of(name)]
     return reached
 
 

@@ -4,7 +4,7 @@ import logging
 import shutil
 from typing import Annotated
 
-from deeprank.serving.registry import Release, fetch, find
+from deeprank.registry.releases import Release, fetch, find
 from steps.artifacts.base import new_folder
 from steps.artifacts.bundle import BundleArtifact
 from steps.artifacts.catalogue import CatalogueArtifact

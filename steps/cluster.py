@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from deeprank.search.build import cluster_catalogue
-from deeprank.search.cluster import ClusterSettings
+from deeprank.search.clusters import ClusterSettings
 from steps.artifacts.base import new_folder
 from steps.artifacts.bundle import BundleArtifact
 from steps.artifacts.catalogue import CatalogueArtifact

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from deeprank.evaluation.compare import evaluate_bundle
+from deeprank.evaluation.bundle_evaluation import evaluate_bundle
 from steps.artifacts.base import new_folder
 from steps.artifacts.bundle import BundleArtifact
 from steps.artifacts.catalogue import CatalogueArtifact

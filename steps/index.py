@@ -2,8 +2,8 @@
 
 from typing import Annotated
 
+from deeprank.search.autotune import IndexSettings
 from deeprank.search.build import build_index
-from deeprank.search.tune import IndexSettings
 from steps.artifacts.base import new_folder
 from steps.artifacts.bundle import BundleArtifact
 from steps.artifacts.catalogue import CatalogueArtifact

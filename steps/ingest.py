@@ -1,4 +1,4 @@
-"""Folder of photographs → catalogue."""
+"""Folder of images → catalogue."""
 
 import logging
 from typing import Annotated
@@ -8,7 +8,7 @@ from zenml.client import Client
 
 from deeprank.data.ingest import IngestSettings, ingest, require_classes
 from deeprank.data.sources import source_folder
-from deeprank.evaluation.figures import photograph_sheet
+from deeprank.plotting.evaluation import image_grid
 from steps.artifacts.base import new_folder
 from steps.artifacts.catalogue import CatalogueArtifact
 from steps.step import pipeline_step
@@ -36,6 +36,6 @@ def ingest_step(settings: IngestSettings) -> Annotated[CatalogueArtifact, "catal
     reporter.note("catalogue.fingerprint", catalogue.fingerprint)
     for name, value in report.metrics().items():
         reporter.metric(f"data.{name}", value)
-    reporter.figure("photographs", photograph_sheet(catalogue))
+    reporter.figure("images", image_grid(catalogue))
     reporter.save()
     return CatalogueArtifact.write(folder, catalogue)

@@ -11,7 +11,7 @@ from steps.tracking import Tracked
 
 @pipeline_step(__file__)
 def leakage_step(catalogue: CatalogueArtifact, settings: LeakageSettings) -> Annotated[CatalogueArtifact, "checked_catalogue"]:
-    """Look for photographs that two splits share; stop, warn or leave them out."""
+    """Look for images that two splits share; stop, warn or leave them out."""
     folder = new_folder()
     reporter = Tracked(folder)
     checked = check_leaks(catalogue.open(), settings, reporter)

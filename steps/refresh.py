@@ -3,8 +3,8 @@
 import logging
 from typing import Annotated
 
-from deeprank.serving.register import RELEASE_CODE, refresh
-from deeprank.serving.registry import find
+from deeprank.registry.register import RELEASE_CODE, refresh
+from deeprank.registry.releases import find
 from steps.artifacts.base import Artifact, new_folder
 from steps.artifacts.catalogue import CatalogueArtifact
 from steps.step import pipeline_step

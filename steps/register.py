@@ -7,8 +7,8 @@ from typing import Annotated
 from zenml import get_step_context
 
 from deeprank.evaluation.leakage import unresolved
-from deeprank.evaluation.report import model_card
-from deeprank.serving.register import RELEASE_CODE, RegisterSettings, judge, register
+from deeprank.registry.register import RELEASE_CODE, RegisterSettings, evaluate_gate, register
+from deeprank.report.report import model_card
 from steps.artifacts.base import RECORD, new_folder
 from steps.artifacts.bundle import BundleArtifact
 from steps.artifacts.catalogue import CatalogueArtifact
@@ -36,14 +36,14 @@ def register_step(
     folder, release = new_folder(), new_folder()
     for name, part in {"bundle": bundle, "index": index, "evaluation": evaluation}.items():
         shutil.copytree(part.folder, release / name, ignore=shutil.ignore_patterns(RECORD))
-    reporter, photographs = Tracked(folder), catalogue.open()
-    decision = judge(photographs, triplets.open(), evaluation.open(), settings, reporter, unresolved(catalogue.record))
+    reporter, images = Tracked(folder), catalogue.open()
+    decision = evaluate_gate(images, triplets.open(), evaluation.open(), settings, reporter, unresolved(catalogue.record))
     told = [part.record for part in (ingested, catalogue, triplets, bundle, evaluation, index)] + [reporter]
     facts = bundle.open().facts
     card = model_card(
-        settings.name, told, flatten(settings_of(get_step_context().pipeline_run)), int(facts["photographs"]), int(facts["classes"])
+        settings.name, told, flatten(settings_of(get_step_context().pipeline_run)), int(facts["images"]), int(facts["classes"])
     )
-    registered = register(release, settings, decision, photographs, card)
+    registered = register(release, settings, decision, images, card)
     logger.info("registered %s version %d (%s): %s", registered.name, registered.version, ", ".join(registered.aliases), decision.reason)
     reporter.note("release.version", str(registered.version))
     reporter.note("release.aliases", ", ".join(registered.aliases))

@@ -5,7 +5,7 @@ from typing import Annotated
 import mlflow
 from zenml import get_step_context
 
-from deeprank.evaluation.report import write_report
+from deeprank.report.report import write_report
 from steps.artifacts.base import Artifact, new_folder
 from steps.step import pipeline_step
 

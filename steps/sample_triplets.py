@@ -2,8 +2,8 @@
 
 from typing import Annotated
 
-from deeprank.evaluation.figures import triplet_grid
-from deeprank.triplets.sampling import SampleSettings, lonely, sample_triplets
+from deeprank.plotting.evaluation import triplet_grid
+from deeprank.triplets.sampling import SampleSettings, rows_without_positive, sample_triplets
 from steps.artifacts.base import new_folder
 from steps.artifacts.catalogue import CatalogueArtifact
 from steps.artifacts.triplets import TripletsArtifact
@@ -16,11 +16,11 @@ def sample_triplets_step(catalogue: CatalogueArtifact, settings: SampleSettings)
     """Draw the triplets of every split."""
     folder = new_folder()
     reporter = Tracked(folder)
-    photographs = catalogue.open()
-    triplets = sample_triplets(photographs.frame, settings, photographs.fingerprint)
+    images = catalogue.open()
+    triplets = sample_triplets(images.frame, settings, images.fingerprint)
     for split, count in triplets.frame["split"].value_counts().items():
         reporter.metric(f"triplets.{split}", count)
-    reporter.metric("triplets.queries_without_positive", len(lonely(photographs.frame, settings)))
-    reporter.figure("triplet_grid", triplet_grid(photographs, triplets.of("train")))
+    reporter.metric("triplets.queries_without_positive", len(rows_without_positive(images.frame, settings)))
+    reporter.figure("triplet_grid", triplet_grid(images, triplets.of("train")))
     reporter.save()
     return TripletsArtifact.write(folder, triplets)

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import pandas as pd
 
-from deeprank.evaluation.figures import curves
 from deeprank.home import home
+from deeprank.plotting.evaluation import curves
 from deeprank.training.fit import TrainSettings, fit
 from steps.artifacts.base import new_folder
 from steps.artifacts.bundle import BundleArtifact

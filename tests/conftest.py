@@ -1,4 +1,4 @@
-"""What many tests need: rendered photographs, their catalogue and triplets, and a small untrained model."""
+"""What many tests need: rendered images, their catalogue and triplets, and a small untrained model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,16 +10,16 @@ import torch
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.data.ingest import IngestSettings, SplitShares, ingest
-from deeprank.data.rendered import write_rendered
-from deeprank.model.bundle import Bundle
-from deeprank.model.embedding import embed_catalogue
-from deeprank.model.network import EmbeddingNet, NetworkSettings
-from deeprank.model.preprocessing import Preprocessing
+from deeprank.data.synthetic import write_synthetic
+from deeprank.models.bundle import Bundle
+from deeprank.models.embedding_model import EmbeddingModel, ModelSettings
+from deeprank.models.inference import embed_catalogue
+from deeprank.models.preprocessing import Preprocessing
 from deeprank.triplets.sampling import SampleSettings, Triplets, sample_triplets
 
 SIZE = 64
 # timm's smallest ConvNet of the EfficientNet family.
-TINY = NetworkSettings(backbone="test_efficientnet", weights="none", dimensions=16, frozen_stages=0, general=0)
+TINY = ModelSettings(backbone="test_efficientnet", weights="none", embedding_dim=16, frozen_stages=0, pretrained_share=0)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,18 +38,18 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def rendered_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six products of two kinds, eight photographs of each."""
-    folder = tmp_path_factory.mktemp("rendered")
-    write_rendered(folder, classes=6, images=8, size=SIZE)
+def synthetic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six products of two kinds, eight images of each."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    write_synthetic(folder, classes=6, images=8, size=SIZE)
     return folder
 
 
 @pytest.fixture(scope="session")
-def catalogue(rendered_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+def catalogue(synthetic_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     """The catalogue of the rendered folder; every split is large enough for triplets."""
     settings = IngestSettings(shares=SplitShares(train=0.5, val=0.25, test=0.25))
-    return ingest(rendered_folder, settings, str(tmp_path_factory.mktemp("catalogues")), progress=False)[0]
+    return ingest(synthetic_folder, settings, str(tmp_path_factory.mktemp("catalogues")), progress=False)[0]
 
 
 @pytest.fixture(scope="session")
@@ -58,14 +58,14 @@ def triplets(catalogue: Catalogue) -> Triplets:
 
 
 @pytest.fixture(scope="session")
-def network() -> NetworkSettings:
+def model_settings() -> ModelSettings:
     return TINY
 
 
-def save_untrained(folder: Path, seed: int, network: NetworkSettings = TINY) -> Bundle:
+def save_untrained(folder: Path, seed: int, model_settings: ModelSettings = TINY) -> Bundle:
     """Write a bundle with the random weights of a seed."""
     torch.manual_seed(seed)
-    return Bundle.save(folder, EmbeddingNet(network), network, Preprocessing(size=SIZE), {"catalogue": "none"})
+    return Bundle.save(folder, EmbeddingModel(model_settings), model_settings, Preprocessing(size=SIZE), {"catalogue": "none"})
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +76,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def embeddings(bundle: Bundle, catalogue: Catalogue) -> np.ndarray:
-    """Of every photograph of the catalogue."""
-    net, preprocessing = bundle.load()
-    return embed_catalogue(net, preprocessing, catalogue, np.arange(len(catalogue.frame)))
+    """Of every image of the catalogue."""
+    model, preprocessing = bundle.load()
+    return embed_catalogue(model, preprocessing, catalogue, np.arange(len(catalogue.frame)))

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from deeprank.cli import _merged, main
-from deeprank.data.rendered import write_rendered
+from deeprank.data.synthetic import write_synthetic
 from deeprank.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def deeprank(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "photo graphs, mine"
-    write_rendered(folder, classes=3, images=4, size=64)
+    write_synthetic(folder, classes=3, images=4, size=64)
     return folder
 
 
@@ -35,7 +35,7 @@ def test_triplets_writes_the_seeds_file_with_its_four_options(folder: Path, tmp_
     facts = json.loads(out)
     assert code == 0
     assert facts.pop("file") == str(tmp_path / "new" / "triplets.txt")
-    assert facts == {"triplets": 3 * 4 * 2 * 3, "photographs": 12, "classes": 3, "queries_without_positive": 0}
+    assert facts == {"triplets": 3 * 4 * 2 * 3, "images": 12, "classes": 3, "queries_without_positive": 0}
     lines = (tmp_path / "new" / "triplets.txt").read_text().splitlines()
     assert len(lines) == 3 * 4 * 2 * 3
     assert all(name.startswith(str(folder)) for name in lines[0].strip('"').split('","'))
@@ -48,16 +48,16 @@ def test_an_output_directory_that_is_a_file_is_named(folder: Path, tmp_path: Pat
     assert f"--output_directory {tmp_path / 'taken'}: cannot be made" in " ".join(err.split())
 
 
-def test_photographs_alone_in_their_class_are_told(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_images_alone_in_their_class_are_told(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     shutil.copytree(folder, tmp_path / "in")
-    photographs = sorted((tmp_path / "in").rglob("*.jpg"))
-    lonely = photographs[0].parent.parent / "lonely" / "one.jpg"
-    lonely.parent.mkdir()
-    photographs[0].rename(lonely)
+    images = sorted((tmp_path / "in").rglob("*.jpg"))
+    rows_without_positive = images[0].parent.parent / "lonely" / "one.jpg"
+    rows_without_positive.parent.mkdir()
+    images[0].rename(rows_without_positive)
     code, out, err = deeprank(monkeypatch, capsys, "triplets", *triplet_options(tmp_path / "in", tmp_path / "out"), "--json")
     assert code == 0
     assert json.loads(out)["queries_without_positive"] == 1
-    assert "1 of 12 photographs are alone in their class: they have no positive" in err
+    assert "1 of 12 images are alone in their class: they have no positive" in err
 
 
 def test_triplets_are_the_same_for_the_same_seed_and_others_for_another(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:

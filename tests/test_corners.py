@@ -11,20 +11,20 @@ import torch
 from torch import nn
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.data.ingest import IngestSettings, ingest, whole_folder
+from deeprank.data.ingest import IngestSettings, ingest, ingest_folder
 from deeprank.errors import ConfigError, ModelError
-from deeprank.evaluation import figures
-from deeprank.evaluation.compare import evaluate_bundle
+from deeprank.evaluation.bundle_evaluation import evaluate_bundle
 from deeprank.evaluation.folders import evaluate_folders
 from deeprank.home import PROJECT
-from deeprank.model.backbone import create_backbone
-from deeprank.model.bundle import Bundle
-from deeprank.model.network import EmbeddingNet, NetworkSettings
+from deeprank.models.backbone import create_backbone
+from deeprank.models.bundle import Bundle
+from deeprank.models.embedding_model import EmbeddingModel, ModelSettings
+from deeprank.plotting import evaluation as figures
+from deeprank.registry.register import RegisterSettings, register
+from deeprank.registry.releases import latest_release
 from deeprank.reporting import Record
-from deeprank.search.cluster import ClusterSettings, cluster
+from deeprank.search.clusters import ClusterSettings, cluster
 from deeprank.search.index import Index
-from deeprank.serving.register import RegisterSettings, register
-from deeprank.serving.registry import latest_release
 from deeprank.training.batches import class_batches
 from deeprank.training.fit import validate
 from deeprank.training.losses import LossSettings, create_loss
@@ -34,10 +34,10 @@ from tests.drawing import put_all
 
 
 @pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "mobilenetv4_conv_small_035", "lcnet_035", "ghostnet_050"])
-@pytest.mark.parametrize("dimensions", [0, 8])
-def test_any_convnet_can_be_the_backbone(backbone: str, dimensions: int) -> None:
-    net = EmbeddingNet(NetworkSettings(backbone=backbone, weights="none", dimensions=dimensions)).eval()
-    assert net(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape == (1, net.dimensions)
+@pytest.mark.parametrize("embedding_dim", [0, 8])
+def test_any_convnet_can_be_the_backbone(backbone: str, embedding_dim: int) -> None:
+    model = EmbeddingModel(ModelSettings(backbone=backbone, weights="none", embedding_dim=embedding_dim)).eval()
+    assert model(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape == (1, model.embedding_dim)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
@@ -70,14 +70,14 @@ def test_a_loss_by_name_alone_has_its_own_defaults(name: str) -> None:
 
 
 @pytest.mark.parametrize(("count", "size", "per_batch"), [(12, 11, 8), (6, 8, 4), (36, 28, 12), (6, 6, 4)])
-def test_there_are_as_many_batches_as_the_photographs_allow(count: int, size: int, per_batch: int) -> None:
+def test_there_are_as_many_batches_as_the_images_allow(count: int, size: int, per_batch: int) -> None:
     chunks = count * -(-size // 4)
     for seed in range(10):
         batches = class_batches(np.repeat(np.arange(count), size), per_batch, 4, np.random.default_rng(seed))
         assert len(batches) == chunks // per_batch
 
 
-def test_a_photograph_alone_in_its_class_does_not_lower_the_recall_of_val(catalogue: Catalogue, bundle: Bundle, triplets: Triplets) -> None:
+def test_a_image_alone_in_its_class_does_not_lower_the_recall_of_val(catalogue: Catalogue, bundle: Bundle, triplets: Triplets) -> None:
     val = catalogue.rows("val")
     labels = catalogue.frame["label"].copy()
     labels.iloc[val] = [f"pair/{i // 2}" if i < len(val) - 1 else "alone/x" for i in range(len(val))]
@@ -86,7 +86,7 @@ def test_a_photograph_alone_in_its_class_does_not_lower_the_recall_of_val(catalo
     drawn = sample_triplets(changed.frame, SampleSettings())
 
     class Perfect(nn.Module):
-        dimensions = 16
+        embedding_dim = 16
 
         def __init__(self) -> None:
             super().__init__()
@@ -99,20 +99,20 @@ def test_a_photograph_alone_in_its_class_does_not_lower_the_recall_of_val(catalo
     assert found["recall_at_1"] == 1
 
 
-def test_one_photograph_a_class_is_gallery_enough(rendered_folder: Path, bundle: Bundle, tmp_path: Path) -> None:
-    for file in rendered_folder.rglob("*.jpg"):
-        target = tmp_path / ("searched" if file.stem == "000" else "asks") / file.relative_to(rendered_folder)
+def test_one_image_a_class_is_gallery_enough(synthetic_folder: Path, bundle: Bundle, tmp_path: Path) -> None:
+    for file in synthetic_folder.rglob("*.jpg"):
+        target = tmp_path / ("searched" if file.stem == "000" else "asks") / file.relative_to(synthetic_folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, target)
-    asks, searched = (whole_folder(tmp_path / name, str(tmp_path / "c"), lambda _: None) for name in ("asks", "searched"))
+    asks, searched = (ingest_folder(tmp_path / name, str(tmp_path / "c"), lambda _: None) for name in ("asks", "searched"))
     nested = evaluate_folders(bundle, asks, searched).nested()
     assert 0 <= nested["fine"]["recall_at_1"] <= 1
     assert "NaN" not in json.dumps(evaluate_folders(bundle, searched, asks).nested())
 
 
-def test_classes_that_only_test_has_can_be_evaluated(rendered_folder: Path, bundle: Bundle, tmp_path: Path) -> None:
-    for number, label in enumerate(sorted(rendered_folder.glob("*/*/*"))):
-        shutil.copytree(label, tmp_path / "f" / ("train" if number < 3 else "test") / label.relative_to(rendered_folder))
+def test_classes_that_only_test_has_can_be_evaluated(synthetic_folder: Path, bundle: Bundle, tmp_path: Path) -> None:
+    for number, label in enumerate(sorted(synthetic_folder.glob("*/*/*"))):
+        shutil.copytree(label, tmp_path / "f" / ("train" if number < 3 else "test") / label.relative_to(synthetic_folder))
     catalogue, _ = ingest(tmp_path / "f", IngestSettings(), str(tmp_path / "c"), progress=False)
     found = evaluate_bundle(catalogue, sample_triplets(catalogue.frame, SampleSettings()), bundle, Record(tmp_path / "r"))
     assert 0 <= found.metrics["triplet_accuracy"].value <= 1
@@ -122,11 +122,11 @@ def test_classes_that_only_test_has_can_be_evaluated(rendered_folder: Path, bund
 def test_a_dollar_in_a_name_is_a_dollar(tmp_path: Path, label: str) -> None:
     folder = put_all(tmp_path / "f", {f"{label}/1.png": 1, f"{label}/2.png": 2, "y/3.png": 3})
     catalogue, _ = ingest(folder, IngestSettings(), str(tmp_path / "c"), progress=False)
-    figures.photograph_sheet(catalogue).savefig(tmp_path / "sheet.png")
+    figures.image_grid(catalogue).savefig(tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 
-def test_a_class_of_one_photograph_does_not_spoil_the_summary(
+def test_a_class_of_one_image_does_not_spoil_the_summary(
     catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, triplets: Triplets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.serving.conftest import decision, make_release
@@ -155,4 +155,4 @@ def test_training_does_not_hang_on_search_or_metrics() -> None:
 
 
 def test_sampling_does_not_hang_on_the_model_or_search() -> None:
-    assert not [file for file in _reached("sample_triplets") if file.startswith(("deeprank/search/", "deeprank/model/"))]
+    assert not [file for file in _reached("sample_triplets") if file.startswith(("deeprank/search/", "deeprank/models/"))]

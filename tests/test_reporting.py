@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from deeprank.reporting import Point, Record
+from deeprank.reporting import MetricPoint, Record
 
 
 def test_numbers_notes_and_pictures_are_the_same_after_loading(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_numbers_notes_and_pictures_are_the_same_after_loading(tmp_path: Path) -
     record.save()
     loaded = Record.load(tmp_path / "r")
     assert loaded == record
-    assert loaded.points == [Point("train.loss", 2.0, 1), Point("train.loss", 1.5, 2), Point("queries", 12.0, None)]
+    assert loaded.points == [MetricPoint("train.loss", 2.0, 1), MetricPoint("train.loss", 1.5, 2), MetricPoint("queries", 12.0, None)]
     assert loaded.notes == {"index.kind": "inverted"}
     assert loaded.figures == {"curves": tmp_path / "r" / "curves.png"}
     with Image.open(loaded.figures["curves"]) as picture:

@@ -1,4 +1,4 @@
-"""The catalogue: a versioned, append-only Lance table of every photograph ever seen.
+"""The catalogue: a versioned, append-only Lance table of every image ever seen.
 
 Each row is an event of a path: seen, changed, moved to another group, removed. The last event of a path is its present
 state, so a new version costs its new rows only and an old version stays readable for ever.
@@ -30,11 +30,11 @@ SCHEMA = pa.schema(
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("phash", pa.uint64()),
-        pa.field("group", pa.string()),  # id of the oldest photograph of its near-duplicate group
+        pa.field("group", pa.string()),  # id of the oldest image of its near-duplicate group
         pa.field("split", pa.string()),
         pa.field("status", pa.string()),  # ok, duplicate, rejected, removed
         pa.field("reason", pa.string()),
-        pa.field("image_row", pa.int64()),  # the row that holds the photograph; -1 for none
+        pa.field("image_row", pa.int64()),  # the row that holds the image; -1 for none
         pa.field("image", pa.large_binary()),
     ]
 )
@@ -57,7 +57,7 @@ def versions(uri: str) -> dict[int, datetime]:
 
 
 def read_events(uri: str, version: int | None = None) -> pd.DataFrame:
-    """Return all rows of a table version without the photographs, oldest first, with COLUMNS as columns."""
+    """Return all rows of a table version without the images, oldest first, with COLUMNS as columns."""
     return lance.dataset(uri, version=version).to_table(columns=COLUMNS).to_pandas()
 
 
@@ -67,12 +67,12 @@ def latest(events: pd.DataFrame) -> pd.DataFrame:
 
 
 def append(uri: str, rows: pd.DataFrame, spool: IO[bytes], offset: int) -> None:
-    """Append placed rows in one commit; each photograph's bytes are stored with its first row only.
+    """Append placed rows in one commit; each image's bytes are stored with its first row only.
 
     Args:
         uri: of the table, made where there is none.
         rows: with COLUMNS as columns.
-        spool: an Arrow file of SCHEMA, from which the photographs of the first rows come.
+        spool: an Arrow file of SCHEMA, from which the images of the first rows come.
         offset: how many rows the table has.
 
     """
@@ -93,7 +93,7 @@ def append(uri: str, rows: pd.DataFrame, spool: IO[bytes], offset: int) -> None:
     lance.write_dataset(pa.RecordBatchReader.from_batches(SCHEMA, batches()), uri, schema=SCHEMA, mode="append" if offset else "create")
 
 
-def leave_out(catalogue: "Catalogue", rows: Sequence[int], reasons: Sequence[str]) -> "Catalogue":
+def exclude(catalogue: "Catalogue", rows: Sequence[int], reasons: Sequence[str]) -> "Catalogue":
     """Return a new version in which rows of `state` are rejected, each for its reason; the old version stays as it was.
 
     Args:
@@ -113,7 +113,7 @@ def leave_out(catalogue: "Catalogue", rows: Sequence[int], reasons: Sequence[str
         if (catalogue.state["status"].iloc[list(rows)] != "ok").all():
             return catalogue
         raise DataError(
-            f"{catalogue.uri}: photographs can be left out of the newest version, {newest}, not of the old version {catalogue.version}: "
+            f"{catalogue.uri}: images can be left out of the newest version, {newest}, not of the old version {catalogue.version}: "
             "set leakage.on_leak=warn, or take ingest.version away"
         )
     events = catalogue.state.iloc[list(rows)].assign(status="rejected", reason=list(reasons))
@@ -148,12 +148,12 @@ class Catalogue:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """The usable photographs in order of path; triplets and embeddings index into this."""
+        """The usable images in order of path; triplets and embeddings index into this."""
         return self.state[self.state["status"] == "ok"].reset_index(drop=True)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what anything downstream depends on: path, id, label, group and split of each usable photograph."""
+        """SHA-256 of what anything downstream depends on: path, id, label, group and split of each usable image."""
         rows = self.frame[["path", "id", "label", "group", "split"]]
         return hashlib.sha256(rows.to_csv(index=False, header=False).encode()).hexdigest()
 
@@ -173,7 +173,7 @@ class Catalogue:
     def _dataset(self) -> lance.LanceDataset:
         return lance.dataset(self.uri, version=self.version)
 
-    def photographs(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[bytes]:
+    def images(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[bytes]:
         """Return the stored JPEGs of rows of `frame`, in their order.
 
         Raises:
@@ -183,7 +183,7 @@ class Catalogue:
         return self.stored(self.frame["image_row"].to_numpy()[np.asarray(rows, dtype=np.int64)])
 
     def stored(self, image_rows: npt.NDArray[np.int64]) -> list[bytes]:
-        """Return the stored JPEGs of rows of the table, `image_row` of a photograph, in their order; the frame is not read.
+        """Return the stored JPEGs of rows of the table, `image_row` of an image, in their order; the frame is not read.
 
         Raises:
             DataError: the table no longer holds one of them.
@@ -192,5 +192,5 @@ class Catalogue:
         unique, where = np.unique(image_rows, return_inverse=True)
         images = self._dataset.take(unique.tolist(), columns=["image"])["image"].to_pylist()
         if any(image is None for image in images):
-            raise DataError(f"catalogue {self.uri} version {self.version} has lost photographs; ingest the folder anew")
+            raise DataError(f"catalogue {self.uri} version {self.version} has lost images; ingest the folder anew")
         return [images[i] for i in where]

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from deeprank.data.catalogue import COLUMNS, SCHEMA
-from deeprank.data.photographs import canonical, sha256
+from deeprank.data.images import canonical, sha256
 from deeprank.data.splits import SPLITS
 from deeprank.errors import DataError
 from deeprank.reporting import track
@@ -50,7 +50,7 @@ def scan(folder: Path) -> dict[str, os.stat_result]:
             path = (name if base == "." else f"{base}/{name}").encode(errors="surrogateescape").decode(errors="replace")
             files[path] = os.stat(file) if os.path.exists(file) else os.lstat(file)
     if not files:
-        raise DataError(f"{folder} is empty: put photographs into {folder}/<class>/")
+        raise DataError(f"{folder} is empty: put images into {folder}/<class>/")
     return dict(sorted(files.items()))
 
 
@@ -77,14 +77,14 @@ def stale(known: pd.DataFrame, files: dict[str, os.stat_result]) -> dict[str, os
 def read_files(
     folder: Path, files: dict[str, os.stat_result], known: pd.DataFrame, own_split: bool, spool: IO[bytes], progress: bool
 ) -> pd.DataFrame:
-    """Decode files on all cores and return their rows; the photographs go to disk, so that memory stays flat however many.
+    """Decode files on all cores and return their rows; the images go to disk, so that memory stays flat however many.
 
     Args:
         folder: that the files' paths are relative to.
         files: to read.
         known: present state of the catalogue; a file that still cannot be read, for the reason that is there, makes no row.
         own_split: the topmost folder is the split.
-        spool: gets the rows, photographs included, as an Arrow file.
+        spool: gets the rows, images included, as an Arrow file.
         progress: show a progress bar.
 
     """
@@ -120,12 +120,12 @@ def _row(folder: Path, path: str, stat: os.stat_result, own_split: bool) -> dict
             raise DataError("outside train/, val/ and test/, which this folder has")
         if not folders:
             raise DataError("in no class folder")
-        photograph = canonical(data)
+        image = canonical(data)
     except OSError as error:
         return row | {"reason": f"cannot be read: {error.strerror or error}"}
     except DataError as error:
         return row | {"reason": str(error)}
     return row | {
-        "width": photograph.width, "height": photograph.height, "phash": photograph.phash,
-        "status": "ok", "reason": photograph.remark, "image": photograph.jpeg,
+        "width": image.width, "height": image.height, "phash": image.phash,
+        "status": "ok", "reason": image.remark, "image": image.jpeg,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Folder of photographs → catalogue: read what is new or changed, mark what vanished, leave the rest alone."""
+"""Folder of images → catalogue: read what is new or changed, mark what vanished, leave the rest alone."""
 
 import hashlib
 import json
@@ -18,8 +18,8 @@ from deeprank.errors import ConfigError, DataError
 from deeprank.settings import Settings
 
 
-class RenderedSettings(Settings):
-    """How many products to draw, and how many photographs of each, where the source is `rendered`."""
+class SyntheticSettings(Settings):
+    """How many products to draw, and how many images of each, where the source is `rendered`."""
 
     classes: int = Field(36, ge=2)
     images: int = Field(40, ge=2)
@@ -27,7 +27,7 @@ class RenderedSettings(Settings):
 
 
 class SplitShares(Settings):
-    """Shares of photographs for a folder without train/, val/ and test/ of its own."""
+    """Shares of images for a folder without train/, val/ and test/ of its own."""
 
     train: float = Field(0.7, gt=0, le=1)
     val: float = Field(0.1, ge=0, lt=1)
@@ -45,9 +45,9 @@ class IngestSettings(Settings):
 
     Attributes:
         source: a folder of `<class>/<image>` to any depth, with or without train/, val/, test/ on top; or `auto`: the
-            folder in DEEPRANK_DATA, else the grocery photographs (beside the project, or downloaded), else rendered
-            ones; or `rendered`.
-        rendered: how many rendered photographs.
+            folder in DEEPRANK_DATA, else the grocery images (beside the project, or downloaded), else synthetic
+            ones; or `synthetic`.
+        synthetic: how many synthetic images.
         near_duplicate_bits: perceptual hashes (64 bits) that differ in at most so many bits are near-duplicates.
         shares: of the splits.
         version: use this old version of the catalogue instead of looking at the folder.
@@ -55,7 +55,7 @@ class IngestSettings(Settings):
     """
 
     source: str = "auto"
-    rendered: RenderedSettings = RenderedSettings()
+    synthetic: SyntheticSettings = SyntheticSettings()
     near_duplicate_bits: int = Field(4, ge=0, le=32)
     shares: SplitShares = SplitShares()
     version: int | None = Field(None, ge=1)
@@ -120,7 +120,7 @@ def ingest(
     return catalogue, _report(catalogue, len(files), len(read), len(gone), moved)
 
 
-def whole_folder(folder: Path, catalogues: str, say: Callable[[str], None]) -> Catalogue:
+def ingest_folder(folder: Path, catalogues: str, say: Callable[[str], None]) -> Catalogue:
     """Return a catalogue of a folder taken as one: all of it in the train split, train/ and test/ being class names like others.
 
     Args:
@@ -134,7 +134,7 @@ def whole_folder(folder: Path, catalogues: str, say: Callable[[str], None]) -> C
     for remark in report.remarks:
         say(remark)
     if not len(catalogue.frame):
-        raise DataError(f"{folder}: not one file is a readable photograph in a class folder; expected {folder}/<class>/<image>")
+        raise DataError(f"{folder}: not one file is a readable image in a class folder; expected {folder}/<class>/<image>")
     return catalogue
 
 
@@ -155,7 +155,7 @@ def _old_version(catalogues: str, folder: Path, settings: IngestSettings, keep_s
 
 
 def _moved(known: pd.DataFrame, rows: pd.DataFrame) -> dict[str, int]:
-    """Count, by the split they leave, the unchanged photographs that go to another split with the group they joined."""
+    """Count, by the split they leave, the unchanged images that go to another split with the group they joined."""
     both = known.merge(rows, on=["path", "id"], suffixes=("", "_now"))
     left = both[(both["status_now"] == "ok") & (both["split"] != both["split_now"])]
     return {str(split): int(count) for split, count in left["split"].value_counts().items()}
@@ -166,20 +166,20 @@ def _report(catalogue: Catalogue, found: int, read: int, removed: int, moved: di
     counts = {str(status): int(count) for status, count in state["status"].value_counts().items()}
     remarks = [f"{row.path}: {row.status}: {row.reason}" for row in state[state["reason"].ne("")].itertuples()]
     sizes = frame["label"].value_counts()
-    remarks += [f"class {label} has one photograph: it is never a query or a positive" for label in sizes.index[sizes == 1]]
+    remarks += [f"class {label} has one image: it is never a query or a positive" for label in sizes.index[sizes == 1]]
     crossing = int((frame.groupby("group")["split"].nunique() > 1).sum())
     if crossing:
         remarks.append(f"{crossing} groups of near-duplicates lie in more than one of the folder's own splits")
-    remarks += [f"{count} photographs left {split} because their group joined an older one" for split, count in moved.items()]
+    remarks += [f"{count} images left {split} because their group joined an older one" for split, count in moved.items()]
     return IngestReport(found, read, removed, counts, crossing, moved, remarks)
 
 
 def require_classes(frame: pd.DataFrame, folder: Path) -> None:
-    """Raise DataError unless a catalogue's frame has two classes, one of them of two photographs; `folder` is named."""
+    """Raise DataError unless a catalogue's frame has two classes, one of them of two images; `folder` is named."""
     sizes = frame["label"].value_counts()
     if not len(sizes):
-        raise DataError(f"{folder}: not one file is a readable photograph in a class folder; expected {folder}/<class>/<image>")
+        raise DataError(f"{folder}: not one file is a readable image in a class folder; expected {folder}/<class>/<image>")
     if len(sizes) == 1:
         raise DataError(f"{folder}: only one class, {sizes.index[0]}; similarity needs at least two class folders")
     if (sizes >= 2).sum() == 0:
-        raise DataError(f"{folder}: no class has two photographs; put at least two similar ones into a class folder")
+        raise DataError(f"{folder}: no class has two images; put at least two similar ones into a class folder")

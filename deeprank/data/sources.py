@@ -1,4 +1,4 @@
-"""Where photographs come from when the config says `auto` or `rendered`."""
+"""Where images come from when the config says `auto` or `synthetic`."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deeprank.data.ingest import IngestSettings
-from deeprank.data.rendered import write_rendered
+from deeprank.data.synthetic import write_synthetic
 from deeprank.errors import DataError
 from deeprank.home import PROJECT, home
 
@@ -20,29 +20,29 @@ CONNECT_SECONDS = 10
 
 def source_folder(settings: IngestSettings, say: Callable[[str], None]) -> Path:
     """Return the folder to ingest, making or fetching it where the settings ask for that, and say which and why."""
-    if settings.source == "rendered":
-        return _rendered(settings)
+    if settings.source == "synthetic":
+        return _synthetic(settings)
     if settings.source != "auto":
         return Path(settings.source)
     given = os.environ.get("DEEPRANK_DATA")
     if given:
-        say(f"photographs: {given}, because DEEPRANK_DATA says so")
+        say(f"images: {given}, because DEEPRANK_DATA says so")
         return Path(given)
     shared = PROJECT.parent / "shared" / "data" / "grocery"
     if shared.is_dir():
-        say(f"photographs: {shared}, because it lies beside the project")
+        say(f"images: {shared}, because it lies beside the project")
         return shared
     try:
         folder = fetch_grocery(home() / "data" / "grocery")
-        say(f"photographs: {folder}, the public grocery photographs at commit {GROCERY_COMMIT[:10]}")
+        say(f"images: {folder}, the public grocery images at commit {GROCERY_COMMIT[:10]}")
         return folder
     except DataError as error:
-        say(f"photographs: rendered ones, because the public grocery photographs cannot be had ({error})")
-        return _rendered(settings)
+        say(f"images: synthetic ones, because the public grocery images cannot be had ({error})")
+        return _synthetic(settings)
 
 
 def fetch_grocery(folder: Path, url: str = GROCERY_URL, commit: str = GROCERY_COMMIT, host: str = GROCERY_HOST) -> Path:
-    """Fetch the grocery photographs at their pinned commit, whose hash is the checksum of every file, and return dataset/.
+    """Fetch the grocery images at their pinned commit, whose hash is the checksum of every file, and return dataset/.
 
     Raises:
         DataError: no git, no connection within 10 s, or the download failed; nothing half-done is left behind.
@@ -77,12 +77,12 @@ def fetch_grocery(folder: Path, url: str = GROCERY_URL, commit: str = GROCERY_CO
     return folder / "dataset"
 
 
-def _rendered(settings: IngestSettings) -> Path:
-    want = settings.rendered
-    folder = home() / "data" / f"rendered-{want.classes}x{want.images}-{want.seed}"
+def _synthetic(settings: IngestSettings) -> Path:
+    want = settings.synthetic
+    folder = home() / "data" / f"synthetic-{want.classes}x{want.images}-{want.seed}"
     if not folder.is_dir():
         part = folder.with_name(folder.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
-        write_rendered(part, want.classes, want.images, want.seed, progress=True)
+        write_synthetic(part, want.classes, want.images, want.seed, progress=True)
         part.rename(folder)
     return folder

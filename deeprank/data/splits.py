@@ -1,4 +1,4 @@
-"""Which photographs belong together, and which of train, val and test they are in: a function of content alone."""
+"""Which images belong together, and which of train, val and test they are in: a function of content alone."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,8 +14,8 @@ def near_duplicates(phashes: npt.NDArray[np.uint64], queries: npt.NDArray[np.int
     """Return (m, 2) index pairs whose 64-bit perceptual hashes differ in at most `bits` bits.
 
     Args:
-        phashes: (n,) hashes of all photographs.
-        queries: indices into `phashes` to find the neighbours of; pairs among the others are not looked for.
+        phashes: (n,) hashes of all images.
+        queries: indices into `phashes` to find the neighbors of; pairs among the others are not looked for.
         bits: Hamming distance, 0 to 64.
 
     """
@@ -34,8 +34,8 @@ def join_groups(groups: Sequence[int], pairs: npt.NDArray[np.int64]) -> list[int
     """Join the groups of each pair; a group is named by the index of its oldest member (union-find).
 
     Args:
-        groups: for each photograph, oldest first, the index of its group's oldest member.
-        pairs: (m, 2) indices of photographs that belong together.
+        groups: for each image, oldest first, the index of its group's oldest member.
+        pairs: (m, 2) indices of images that belong together.
 
     """
     root = list(groups)
@@ -53,7 +53,7 @@ def join_groups(groups: Sequence[int], pairs: npt.NDArray[np.int64]) -> list[int
 
 
 def split_of(identity: str, shares: Mapping[str, float]) -> str:
-    """Return the split that a photograph's SHA-256 falls into, given the share of each split."""
+    """Return the split that an image's SHA-256 falls into, given the share of each split."""
     position = int(identity[:13], 16) / 16**13
     for split in SPLITS:
         position -= shares[split]
@@ -65,8 +65,8 @@ def split_of(identity: str, shares: Mapping[str, float]) -> str:
 def place(events: pd.DataFrame, fresh: pd.DataFrame, bits: int, shares: Mapping[str, float] | None) -> pd.DataFrame:
     """Return `fresh` with group, split, status and image_row set, followed by the old rows that these change.
 
-    Identical bytes are one photograph: the first path keeps it, of a folder's own splits in the earliest one, the others are
-    `duplicate`. A photograph whose group joined an older one takes that group's split.
+    Identical bytes are one image: the first path keeps it, of a folder's own splits in the earliest one, the others are
+    `duplicate`. An image whose group joined an older one takes that group's split.
 
     Args:
         events: the catalogue's rows so far, oldest first.
@@ -79,7 +79,7 @@ def place(events: pd.DataFrame, fresh: pd.DataFrame, bits: int, shares: Mapping[
     usable = everything["status"].isin(["ok", "duplicate"])
     oldest = everything[usable].drop_duplicates("id")
     position = {identity: i for i, identity in enumerate(oldest["id"])}
-    # A photograph that comes back is looked at again: what came while it was away may be near it.
+    # An image that comes back is looked at again: what came while it was away may be near it.
     read = set(everything["id"][usable & (everything.index >= len(events))])
     new = np.flatnonzero(oldest["id"].isin(read))
     pairs = near_duplicates(oldest["phash"].to_numpy(np.uint64), new, bits)
@@ -92,15 +92,15 @@ def place(events: pd.DataFrame, fresh: pd.DataFrame, bits: int, shares: Mapping[
 
     current = everything.drop_duplicates("path", keep="last")
     current = current[usable.loc[current.index]]
-    # The path that has the photograph keeps it, whatever its name; but train loses none to val or test.
-    # Of no photograph, pandas would keep the type of the names.
+    # The path that has the image keeps it, whatever its name; but train loses none to val or test.
+    # Of no image, pandas would keep the type of the names.
     earlier = current["split"].map(SPLITS.index).astype(np.int64) if shares is None else 0
     current = current.iloc[np.argsort((2 * earlier + current["status"].ne("ok")).to_numpy(), kind="stable")]
     keeper = current.drop_duplicates("id").set_index("id")
     again = current["id"].duplicated().to_numpy()
     kept_path, kept_label = current["id"].map(keeper["path"]), current["id"].map(keeper["label"])
     elsewhere = np.where(kept_label != current["label"], ", which is in another class", "")
-    twice = [f"same photograph as {path}{where}" for path, where in zip(kept_path, elsewhere, strict=True)]
+    twice = [f"same image as {path}{where}" for path, where in zip(kept_path, elsewhere, strict=True)]
     placed = current.assign(
         group=current["id"].map(group_of),
         image_row=current["id"].map(image_row),

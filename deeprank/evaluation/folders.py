@@ -5,14 +5,14 @@ import pandas as pd
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import DataError
-from deeprank.evaluation.evaluate import Evaluation, evaluate
-from deeprank.model.bundle import Bundle
-from deeprank.model.embedding import embed_catalogue
+from deeprank.evaluation.evaluation import Evaluation, evaluate
+from deeprank.models.bundle import Bundle
+from deeprank.models.inference import embed_catalogue
 from deeprank.triplets.sampling import SampleSettings, sample_triplets
 
 
 def evaluate_folders(bundle: Bundle, queries: Catalogue, gallery: Catalogue) -> Evaluation:
-    """Evaluate with every photograph of `queries` as a query against `gallery`; triplets are drawn among the queries, as
+    """Evaluate with every image of `queries` as a query against `gallery`; triplets are drawn among the queries, as
     the pipeline draws them in its test split.
 
     Raises:
@@ -24,8 +24,8 @@ def evaluate_folders(bundle: Bundle, queries: Catalogue, gallery: Catalogue) -> 
         raise DataError(
             f"no class of the queries ({queries.frame['label'].iloc[0]}, …) is in the gallery ({gallery.frame['label'].iloc[0]}, …)"
         )
-    net, preprocessing = bundle.load()
-    parts = [embed_catalogue(net, preprocessing, part, np.arange(len(part.frame)), "embedding") for part in (queries, gallery)]
+    model, preprocessing = bundle.load()
+    parts = [embed_catalogue(model, preprocessing, part, np.arange(len(part.frame)), "embedding") for part in (queries, gallery)]
     rows = np.arange(len(frame))
     asked, searched = rows[: len(queries.frame)], rows[len(queries.frame) :]
     triplets = (

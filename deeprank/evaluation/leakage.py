@@ -1,4 +1,4 @@
-"""Photographs that lie in two splits at once, as the same file or as a copy of it, and what to do about them."""
+"""Images that lie in two splits at once, as the same file or as a copy of it, and what to do about them."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -16,21 +16,21 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 from torchvision.transforms.v2 import functional as F
 
-from deeprank.data.catalogue import Catalogue, leave_out
+from deeprank.data.catalogue import Catalogue, exclude
 from deeprank.data.splits import SPLITS, near_duplicates
 from deeprank.errors import DataError
-from deeprank.evaluation.figures import NEUTRAL, WRONG, draw_rows
-from deeprank.model.embedding import embed_catalogue
-from deeprank.model.network import EmbeddingNet, NetworkSettings
-from deeprank.model.preprocessing import Preprocessing, decode
+from deeprank.models.embedding_model import EmbeddingModel, ModelSettings
+from deeprank.models.inference import embed_catalogue
+from deeprank.models.preprocessing import Preprocessing, decode
+from deeprank.plotting.style import NEUTRAL, WRONG, draw_image_rows
 from deeprank.reporting import Record, Reporter
 from deeprank.settings import Settings
 
-# Candidates. Of 100 copies of train photographs (JPEG 65 to 75, 50 to 90 % of the size, 3 to 8 % cropped off), the hash moves
+# Candidates. Of 100 copies of train images (JPEG 65 to 75, 50 to 90 % of the size, 3 to 8 % cropped off), the hash moves
 # up to 16 bits; in the frozen net's features each has a cosine of 0.87 or more to its source, which is its first or second.
 BITS = 12
 COSINE = 0.8
-NEIGHBOURS = 5
+NEIGHBORS = 5
 EMBEDDING_SIZE = 128
 # Confirmation.
 SIDE = 64
@@ -48,8 +48,8 @@ class LeakageSettings(Settings):
     Attributes:
         on_leak: `stop` ends the run and lists the pairs; `warn` reports them and goes on; `leave_out` reports them and leaves
             the copies in val and test out of the evaluation.
-        similarity: correlation of two photographs, one laid over the other, from which on they are copies. Measured on the
-            grocery photographs: 80 copies have 0.986 or more; of 1,000 random pairs of one class 0 to 2 reach 0.93, all of them
+        similarity: correlation of two images, one laid over the other, from which on they are copies. Measured on the
+            grocery images: 80 copies have 0.986 or more; of 1,000 random pairs of one class 0 to 2 reach 0.93, all of them
             shots of one scene that hardly differ; one shelf with another product in front of it has 0.85 at most.
 
     """
@@ -73,13 +73,13 @@ def check_leaks(catalogue: Catalogue, settings: LeakageSettings, reporter: Repor
     # By path: a file whose bytes train has too is in no frame, but would be found again every time.
     copies, row_of = leaks.drop_duplicates("path"), {path: row for row, path in enumerate(catalogue.state["path"])}
     reasons = [f"copy of {path}, similarity {alike:.3f}" for path, alike in zip(copies["other_path"], copies["similarity"], strict=True)]
-    return leave_out(catalogue, [row_of[path] for path in copies["path"]], reasons)
+    return exclude(catalogue, [row_of[path] for path in copies["path"]], reasons)
 
 
 def find_leaks(catalogue: Catalogue, settings: LeakageSettings) -> pd.DataFrame:
     """Return the pairs of copies across splits, most alike first.
 
-    Candidates are near in perceptual hash, or neighbours in the features of a frozen ConvNet; `similarity` confirms them.
+    Candidates are near in perceptual hash, or neighbors in the features of a frozen ConvNet; `similarity` confirms them.
 
     Returns:
         Columns `row` and `other` (in `catalogue.frame`; -1 for a file that is not in it because another has the same bytes;
@@ -105,10 +105,10 @@ def find_leaks(catalogue: Catalogue, settings: LeakageSettings) -> pd.DataFrame:
 
 
 def similarity(catalogue: Catalogue, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return how alike two photographs of each pair are: their correlation, -1 to 1, when one is laid over the other.
+    """Return how alike two images of each pair are: their correlation, -1 to 1, when one is laid over the other.
 
     Args:
-        catalogue: where the photographs are.
+        catalogue: where the images are.
         pairs: (m, 2) rows of its frame.
 
     """
@@ -118,7 +118,7 @@ def similarity(catalogue: Catalogue, pairs: npt.NDArray[np.int64]) -> npt.NDArra
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(rows), PAIRS_AT_A_TIME):
             chunk = rows[start : start + PAIRS_AT_A_TIME]
-            small[start : start + len(chunk)] = list(pool.map(_small, catalogue.photographs(chunk)))
+            small[start : start + len(chunk)] = list(pool.map(_small, catalogue.images(chunk)))
     parts = [places[start : start + PAIRS_AT_A_TIME] for start in range(0, len(places), PAIRS_AT_A_TIME)]
     found = [_laid_over(torch.from_numpy(small[part[:, 0]]), torch.from_numpy(small[part[:, 1]])).numpy() for part in parts]
     return np.concatenate([np.empty(0), *found])
@@ -131,7 +131,7 @@ def require_no_leaks(leaks: pd.DataFrame, settings: LeakageSettings) -> None:
     listed = "\n".join(f"  {r.path} ~ {r.other_path} ({r.kind}, similarity {r.similarity:.3f})" for r in leaks.head(LISTED).itertuples())
     rest = f"\n  and {len(leaks) - LISTED} more" if len(leaks) > LISTED else ""
     raise DataError(
-        f"{len(leaks)} pairs of photographs are copies across splits, so that the evaluation would ask for what was trained on:\n"
+        f"{len(leaks)} pairs of images are copies across splits, so that the evaluation would ask for what was trained on:\n"
         f"{listed}{rest}\nremove one of each pair from the folder, or leave the copies out of the evaluation with "
         "--set leakage.on_leak=leave_out, or go on all the same with --set leakage.on_leak=warn"
     )
@@ -154,17 +154,17 @@ def unresolved(record: Record) -> list[str]:
     told = {point.name: int(point.value) for point in record.points}
     copies = told.get("leaks.test_queries", 0)
     warned = record.notes.get("leaks.on_leak") == "warn" and copies
-    return [f"{copies:,} test photographs have a copy in train, and leakage.on_leak is warn"] if warned else []
+    return [f"{copies:,} test images have a copy in train, and leakage.on_leak is warn"] if warned else []
 
 
 def leak_pairs_figure(catalogue: Catalogue, leaks: pd.DataFrame, count: int = 12) -> Figure:
     """Draw the `count` pairs that are most alike, two pairs a line."""
-    # A file that shares its bytes with another has no row; the other has the photograph.
+    # A file that shares its bytes with another has no row; the other has the image.
     identity = dict(zip(catalogue.state["path"], catalogue.state["id"], strict=True))
     row_of = {key: row for row, key in enumerate(catalogue.frame["id"])}
 
     def cell(path: str, split: str, alike: float) -> tuple[int, str, str]:
-        # The end of a path names the photograph; between dollars Matplotlib would set a formula.
+        # The end of a path names the image; between dollars Matplotlib would set a formula.
         end = (path if len(path) <= 26 else f"…{path[-25:]}").replace("$", r"\$")
         return row_of[identity[path]], f"{split} {alike:.3f}\n{end}", NEUTRAL if split == "train" else WRONG
 
@@ -173,7 +173,7 @@ def leak_pairs_figure(catalogue: Catalogue, leaks: pd.DataFrame, count: int = 12
         cells += [cell(pair.path, pair.split, pair.similarity), cell(pair.other_path, pair.other_split, pair.similarity)]
     if not cells:
         return Figure()
-    return draw_rows(
+    return draw_image_rows(
         catalogue, [cells[i : i + 4] for i in range(0, len(cells), 4)], f"Copies across splits, {len(leaks)} pairs (similarity)"
     )
 
@@ -183,16 +183,16 @@ def _candidates(catalogue: Catalogue) -> npt.NDArray[np.int64]:
     frame = catalogue.frame
     order = frame["split"].map({split: place for place, split in enumerate(SPLITS)}).to_numpy()
     pairs = [near_duplicates(frame["phash"].to_numpy(np.uint64), np.flatnonzero(order > 0), BITS)]
-    # Frozen: what training taught would bring one product's photographs together, not copies.
-    net = EmbeddingNet(NetworkSettings(dimensions=0))
-    embeddings = embed_catalogue(net, Preprocessing(size=EMBEDDING_SIZE), catalogue, np.arange(len(frame)), "looking for copies")
+    # Frozen: what training taught would bring one product's images together, not copies.
+    model = EmbeddingModel(ModelSettings(embedding_dim=0))
+    embeddings = embed_catalogue(model, Preprocessing(size=EMBEDDING_SIZE), catalogue, np.arange(len(frame)), "looking for copies")
     for earlier, later in combinations(SPLITS, 2):
         gallery, queries = catalogue.rows(earlier), catalogue.rows(later)
         if not len(gallery) or not len(queries):
             continue
         index = faiss.IndexFlatIP(embeddings.shape[1])
         index.add(embeddings[gallery])
-        cosine, found = index.search(embeddings[queries], min(NEIGHBOURS, len(gallery)))
+        cosine, found = index.search(embeddings[queries], min(NEIGHBORS, len(gallery)))
         query, place = np.nonzero(cosine >= COSINE)
         pairs.append(np.stack([queries[query], gallery[found[query, place]]], axis=1))
     every = np.concatenate(pairs)
@@ -222,7 +222,7 @@ def _laid_over(fixed: Tensor, moving: Tensor) -> Tensor:
     """Return the correlations (n,) of pictures (n, s, s), the second stretched and shifted so that it lies on the first best.
 
     Coarse to fine; in each round the least squares fixed = gain * moving + offset + gradient * (stretch, shift) are solved.
-    A crop of a photograph is found on it, and it on its crop.
+    A crop of an image is found on it, and it on its crop.
 
     Source: Lucas and Kanade 1981, with gain and offset.
     """
@@ -258,9 +258,9 @@ def _better(fixed: Tensor, moved: Tensor, inside: Tensor, place: Tensor) -> Tens
 
 
 def _correlation(one: Tensor, other: Tensor, inside: Tensor) -> Tensor:
-    def centred(picture: Tensor) -> Tensor:
+    def centered(picture: Tensor) -> Tensor:
         mean = (picture * inside).sum((1, 2), keepdim=True) / inside.sum((1, 2), keepdim=True)
         return (picture - mean) * inside
 
-    one, other = centred(one), centred(other)
+    one, other = centered(one), centered(other)
     return (one * other).sum((1, 2)) / ((one**2).sum((1, 2)) * (other**2).sum((1, 2))).sqrt().clamp(min=1e-3)

@@ -1,6 +1,6 @@
 """Retrieval metrics, exact, one row a query: what each query found decides intervals, tables and paired tests later.
 
-Nearness is computed without rounding (see `_whole`), and equally near photographs rank in the order of the gallery. So no
+Nearness is computed without rounding (see `_whole`), and equally near images rank in the order of the gallery. So no
 rank depends on chunks, threads or the processor.
 """
 
@@ -53,7 +53,7 @@ def query_table(
     """  # noqa: D205
     depth = query_codes.shape[1]
     columns = {"fine": depth - 1, "coarse": max(depth - 2, 0)}
-    # (queries, depth) photographs of the gallery that share so many folders with each query, or more.
+    # (queries, depth) images of the gallery that share so many folders with each query, or more.
     sharing = np.stack(
         [np.bincount(gallery_codes[:, d], minlength=int(query_codes[:, d].max(initial=0)) + 1)[query_codes[:, d]] for d in range(depth)],
         axis=1,
@@ -98,26 +98,26 @@ def triplet_correct(embeddings: Embeddings, triplets: Ints) -> Floats:
     return out
 
 
-def top_score(embeddings: Embeddings, triplets: Ints, photographs: Ints) -> Floats:
+def top_score(embeddings: Embeddings, triplets: Ints, images: Ints) -> Floats:
     """Return for each triplet 1 where it is correct (see `triplet_correct`) and -1 where it is not; NaN where neither its
-    positive nor its negative is among the 30 photographs nearest to its query.
+    positive nor its negative is among the 30 images nearest to its query.
 
     Args:
         embeddings: (n, d) of unit length.
         triplets: (m, 3) row indices of query, positive, negative.
-        photographs: rows that are ranked, the query aside; all rows of the triplets are among them.
+        images: rows that are ranked, the query aside; all rows of the triplets are among them.
 
     Source: the sum of it is the "score-at-top-30" of Wang et al. 2014, section 6.2. Its mean, from -1 to 1, can be compared
     between test sets of any size.
 
     """  # noqa: D205
     place = np.zeros(len(embeddings), dtype=np.int64)
-    place[photographs] = np.arange(len(photographs))
+    place[images] = np.arange(len(images))
     order = np.argsort(triplets[:, 0], kind="stable")
     by_query = triplets[order]
     asked, first = np.unique(by_query[:, 0], return_index=True)
     first = np.append(first, len(by_query))
-    last = min(TOP, len(photographs)) - 1
+    last = min(TOP, len(images)) - 1
 
     def look(keys: Ints, part: slice) -> npt.NDArray[np.bool_]:
         rows = np.arange(len(asked))[part]
@@ -129,7 +129,7 @@ def top_score(embeddings: Embeddings, triplets: Ints, photographs: Ints) -> Floa
         return nearer <= keys[query, last]
 
     near = np.empty(len(triplets), dtype=bool)
-    near[order] = np.concatenate([np.empty(0, dtype=bool), *_in_chunks(look, embeddings[asked], embeddings[photographs])])
+    near[order] = np.concatenate([np.empty(0, dtype=bool), *_in_chunks(look, embeddings[asked], embeddings[images])])
     return np.where(near, 2 * triplet_correct(embeddings, triplets) - 1, np.nan)
 
 
@@ -165,7 +165,7 @@ def _nearest(keys: Ints, depth: int) -> Ints:
 
 
 def _found(hit: npt.NDArray[np.bool_], relevant: Ints) -> dict[str, Floats]:
-    """Return recall at each rank and average precision at R of queries, from which of their neighbours share their class."""
+    """Return recall at each rank and average precision at R of queries, from which of their neighbors share their class."""
     known = relevant > 0
     found = {f"recall_at_{k}": np.where(known, hit[:, :k].any(axis=1), np.nan) for k in RANKS}
     query, rank = np.nonzero(hit)

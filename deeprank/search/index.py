@@ -1,4 +1,4 @@
-"""The index: what is searched, in a folder that says which model and which photographs it belongs to."""
+"""The index: what is searched, in a folder that says which model and which images it belongs to."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ import pandas as pd
 from deeprank.checksums import hash_file, read_manifest, write_manifest
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import DataError, ModelError
-from deeprank.model.bundle import Bundle
-from deeprank.search.cluster import Clusters
-from deeprank.search.structures import (
-    EXACT,
+from deeprank.models.bundle import Bundle
+from deeprank.search.clusters import Clusters
+from deeprank.search.faiss_index import (
+    EXACT_SEARCH,
     Distances,
     Entries,
-    Point,
+    SearchParams,
     Structure,
     Vectors,
     add,
@@ -31,12 +31,12 @@ from deeprank.search.structures import (
     nearest_of,
     remove,
 )
-from deeprank.search.table import VectorTable
+from deeprank.search.lance_index import LanceIndex
 
 FORMAT = 3
 ROW_COLUMNS = ["path", "id", "label", "split", "image_row", "cluster"]
 ROWS, VECTORS, STRUCTURE, OFFSETS, MANIFEST = "rows.parquet", "vectors.npy", "structure.faiss", "offsets.npy", "index.json"
-# Of so many photographs or fewer that a filter leaves, each is compared: a structure would look past most of what it finds.
+# Of so many images or fewer that a filter leaves, each is compared: a structure would look past most of what it finds.
 EXACT_BELOW = 20_000
 # Vectors compared at a time.
 COMPARED = 16_384
@@ -46,12 +46,12 @@ MOVED, FARTHER = 0.2, 1.25
 
 @dataclass(frozen=True)
 class Moved:
-    """How far an index is from the photographs that its clusters were made of.
+    """How far an index is from the images that its clusters were made of.
 
     Attributes:
-        built_from, added, removed: photographs.
+        built_from, added, removed: images.
         share: of what it was built from, that came or went since.
-        farther: mean distance of the added photographs to their cluster's centre, over that of those it was built from.
+        farther: mean distance of the added images to their cluster's center, over that of those it was built from.
 
     """
 
@@ -65,7 +65,7 @@ class Moved:
     def rebuild(self) -> str:
         """Why to cluster and build anew; empty where there is no need."""
         if self.share >= MOVED:
-            return f"{self.share:.0%} of the {self.built_from:,} photographs that it was built from came or went since"
+            return f"{self.share:.0%} of the {self.built_from:,} images that it was built from came or went since"
         if self.farther >= FARTHER:
             return f"what was added lies {self.farther:.2f} times as far from the clusters as what they were made of"
         return ""
@@ -75,7 +75,7 @@ class Moved:
 class Index:
     """Embeddings, what finds the nearest among them, and what each of them is.
 
-    The entry of a photograph is its place in vectors.npy; `rows.index` holds the entries that are still there.
+    The entry of an image is its place in vectors.npy; `rows.index` holds the entries that are still there.
     """
 
     folder: Path
@@ -88,7 +88,7 @@ class Index:
         catalogue: Catalogue,
         embeddings: Vectors,
         clusters: Clusters,
-        point: Point = EXACT,
+        point: SearchParams = EXACT_SEARCH,
         structure: Structure = None,
     ) -> "Index":
         """Write the index of a catalogue's embeddings (len(frame), d) of unit length.
@@ -104,7 +104,7 @@ class Index:
 
         """
         folder.mkdir(parents=True, exist_ok=True)
-        table = structure if isinstance(structure, VectorTable) else None
+        table = structure if isinstance(structure, LanceIndex) else None
         if table is None:
             if point.kind != "exact":
                 faiss.write_index(structure or build_structure(point.kind, embeddings, clusters), str(folder / STRUCTURE))
@@ -117,7 +117,7 @@ class Index:
         return cls._finish(folder, rows, facts, catalogue, table)
 
     @classmethod
-    def _finish(cls, folder: Path, rows: pd.DataFrame, facts: dict[str, Any], catalogue: Catalogue, table: VectorTable | None) -> "Index":
+    def _finish(cls, folder: Path, rows: pd.DataFrame, facts: dict[str, Any], catalogue: Catalogue, table: LanceIndex | None) -> "Index":
         rows.to_parquet(folder / ROWS)
         if table is not None:
             np.save(folder / OFFSETS, table.offsets)
@@ -147,9 +147,9 @@ class Index:
         return facts
 
     @cached_property
-    def point(self) -> Point:
+    def point(self) -> SearchParams:
         """How it is searched."""
-        return Point.model_validate(self.facts["search"])
+        return SearchParams.model_validate(self.facts["search"])
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -165,7 +165,7 @@ class Index:
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        """The catalogue whose photographs are indexed."""
+        """The catalogue whose images are indexed."""
         return Catalogue(self.facts["catalogue"]["uri"], self.facts["catalogue"]["version"])
 
     @property
@@ -177,7 +177,7 @@ class Index:
         return Moved(changes["built_from"], changes["added"], changes["removed"], share, farther)
 
     @cached_property
-    def _vectors(self) -> "Vectors | VectorTable":
+    def _vectors(self) -> "Vectors | LanceIndex":
         if self._table:
             return self._table
         # Mapped: a release beside another one, and several processes, share the pages.
@@ -189,9 +189,9 @@ class Index:
         return self._table or faiss.read_index(str(self.folder / STRUCTURE))
 
     @cached_property
-    def _table(self) -> VectorTable | None:
+    def _table(self) -> LanceIndex | None:
         table = self.facts.get("table")
-        return VectorTable(table["uri"], table["version"], np.load(self.folder / OFFSETS)) if table else None
+        return LanceIndex(table["uri"], table["version"], np.load(self.folder / OFFSETS)) if table else None
 
     def embeddings(self, places: npt.NDArray[np.int64]) -> Vectors:
         """Return (len(places), d) the embeddings of places in `rows`."""
@@ -202,7 +202,7 @@ class Index:
         return pd.Index(self.rows["id"])
 
     def places_of(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Return the places in `rows` of photographs by their ids.
+        """Return the places in `rows` of images by their ids.
 
         Raises:
             DataError: one is not indexed.
@@ -210,7 +210,7 @@ class Index:
         """
         places: npt.NDArray[np.int64] = self._place_of.get_indexer(list(ids))
         if (places < 0).any():
-            raise DataError(f"no photograph {ids[int(np.argmin(places))]} in this index")
+            raise DataError(f"no image {ids[int(np.argmin(places))]} in this index")
         return places
 
     def require(self, bundle: Bundle) -> None:
@@ -223,25 +223,25 @@ class Index:
         if self.facts["model"] != bundle.weights_hash:
             raise ModelError(f"{self.folder} was built with another model than {bundle.folder}: build it anew")
 
-    def nearest(self, queries: Vectors, k: int, under: str = "") -> tuple[Entries, Distances]:
-        """Return the entries of each query's nearest photographs and their Euclidean distances, both (q, k or fewer), nearest first.
+    def nearest(self, queries: Vectors, k: int, label_prefix: str = "") -> tuple[Entries, Distances]:
+        """Return the entries of each query's nearest images and their Euclidean distances, both (q, k or fewer), nearest first.
 
         Args:
             queries: (q, d) of unit length.
-            k: neighbours of each.
-            under: only photographs of this label, or of labels below it; empty: all.
+            k: neighbors of each.
+            label_prefix: only images of this label, or of labels below it; empty: all.
 
         Returns:
             Where fewer were found, the entry is -1 and the distance infinite.
 
         """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        entries = self._entries(under)
+        entries = self._entries(label_prefix)
         k = min(k, len(entries))
         if k == 0:
             return np.empty((len(queries), 0), dtype=np.int64), np.empty((len(queries), 0))
         everything = len(entries) == len(self._vectors)
-        if self.point.kind == "exact" or len(entries) <= (EXACT_BELOW if under else k):
+        if self.point.kind == "exact" or len(entries) <= (EXACT_BELOW if label_prefix else k):
             vectors = self._vectors
             # Only of exact search are entries the places in vectors.npy, in order: what was added to a structure sorts in between.
             if not (everything and self.point.kind == "exact" and isinstance(vectors, np.ndarray)):
@@ -250,13 +250,13 @@ class Index:
             return entries[places], distances
         allowed = None
         # What was removed is no longer in lists; a graph keeps it, and passes over it here.
-        if under or (self.point.kind == "hnsw" and not everything):
+        if label_prefix or (self.point.kind == "hnsw" and not everything):
             allowed = np.zeros(len(self._vectors), dtype=bool)
             allowed[entries] = True
         found, distances = find(self._structure, self.point, self._vectors, queries, k, allowed)
         # Near a query there may be too few of what a filter leaves: there, each of them is compared after all.
         short = found[:, -1] < 0
-        if under and short.any():
+        if label_prefix and short.any():
             found[short], distances[short] = self._compared(queries[short], entries, k)
         return found, distances
 
@@ -273,38 +273,38 @@ class Index:
         order = np.argsort(distances, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(found, order, axis=1), np.take_along_axis(distances, order, axis=1)
 
-    def _entries(self, under: str) -> Entries:
-        if not under:
+    def _entries(self, label_prefix: str) -> Entries:
+        if not label_prefix:
             return self._all_entries
         label = self.rows["label"]
-        return self.rows.index.to_numpy()[((label == under) | label.str.startswith(f"{under}/")).to_numpy()]
+        return self.rows.index.to_numpy()[((label == label_prefix) | label.str.startswith(f"{label_prefix}/")).to_numpy()]
 
     @cached_property
     def _all_entries(self) -> Entries:
         return self.rows.index.to_numpy()
 
-    def search(self, queries: Vectors, k: int, *, under: str = "", within: float | None = None) -> list[pd.DataFrame]:
-        """Return for each query (d,) of unit length its k nearest photographs: path, label, distance, cluster, …, nearest first.
+    def search(self, queries: Vectors, k: int, *, label_prefix: str = "", max_distance: float | None = None) -> list[pd.DataFrame]:
+        """Return for each query (d,) of unit length its k nearest images: path, label, distance, cluster, …, nearest first.
 
         The distance is Euclidean, 0 to 2.
 
         Args:
             queries: (q, d).
-            k: neighbours of each.
-            under: only photographs of this label, or of labels below it, e.g. Fruit/Apple; empty: all.
-            within: only photographs up to this distance; None: any.
+            k: neighbors of each.
+            label_prefix: only images of this label, or of labels below it, e.g. Fruit/Apple; empty: all.
+            max_distance: only images up to this distance; None: any.
 
         """
-        found = self.places_near(queries, k, under=under, within=within)
+        found = self.places_near(queries, k, label_prefix=label_prefix, max_distance=max_distance)
         return [self.rows.iloc[places].assign(distance=distances).reset_index(drop=True) for places, distances in found]
 
     def places_near(
-        self, queries: Vectors, k: int, *, under: str = "", within: float | None = None
+        self, queries: Vectors, k: int, *, label_prefix: str = "", max_distance: float | None = None
     ) -> list[tuple[npt.NDArray[np.int64], Distances]]:
-        """Return for each query the places in `rows` of its nearest photographs and their distances; arguments as of `search`."""
+        """Return for each query the places in `rows` of its nearest images and their distances; arguments as of `search`."""
         results = []
-        for entries, distances in zip(*self.nearest(queries, k, under), strict=True):
-            known = (entries >= 0) & (distances <= (within if within is not None else np.inf))
+        for entries, distances in zip(*self.nearest(queries, k, label_prefix), strict=True):
+            known = (entries >= 0) & (distances <= (max_distance if max_distance is not None else np.inf))
             results.append((self.rows.index.get_indexer(entries[known]), distances[known]))
         return results
 
@@ -315,12 +315,12 @@ class Index:
 
         Args:
             folder: where to; not this index's own.
-            catalogue: the photographs that are to be indexed.
+            catalogue: the images that are to be indexed.
             embed: returns the embeddings (m, d) of rows of its frame, by this index's model; where they are searched in a table, it
                 has put them there.
 
         Raises:
-            ModelError: the table lacks a photograph, as code or packages that embed have changed since.
+            ModelError: the table lacks an image, as code or packages that embed have changed since.
 
         """
         frame = catalogue.frame
@@ -338,7 +338,7 @@ class Index:
         folder.mkdir(parents=True, exist_ok=True)
         table = None
         if self._table:
-            table, rows = VectorTable.build(self._table.uri, frame["id"].tolist(), self.clusters.centroids), rows.reset_index(drop=True)
+            table, rows = LanceIndex.build(self._table.uri, frame["id"].tolist(), self.clusters.centroids), rows.reset_index(drop=True)
         elif self.point.kind == "exact":
             np.save(folder / VECTORS, np.concatenate([self._vectors, added])[entry])
             rows = rows.reset_index(drop=True)
@@ -352,7 +352,7 @@ class Index:
             shutil.copy(self.folder / name, folder / name)
         changes = dict(self.facts["changes"])
         if len(came):
-            spread = _to_centres(added, self.clusters.centroids, cluster_of).sum() + changes["added_spread"] * changes["added"]
+            spread = _to_centers(added, self.clusters.centroids, cluster_of).sum() + changes["added_spread"] * changes["added"]
             changes["added_spread"] = float(spread / (changes["added"] + len(came)))
         changes["added"], changes["removed"] = changes["added"] + len(came), changes["removed"] + int(gone.sum())
         facts = {"search": self.facts["search"], "model": self.facts["model"], "changes": changes}
@@ -363,17 +363,17 @@ class Index:
 
 
 def _spread(vectors: Vectors, clusters: Clusters) -> float:
-    """Return how far, on average, other vectors like these are to be expected from their cluster's centre; 0 where nothing tells."""
+    """Return how far, on average, other vectors like these are to be expected from their cluster's center; 0 where nothing tells."""
     size = np.bincount(clusters.assigned)[clusters.assigned]
     several = size > 1
-    # Of s vectors the centre is the mean: it lies nearer to them than to others like them, and of a single one it tells nothing.
+    # Of s vectors the center is the mean: it lies nearer to them than to others like them, and of a single one it tells nothing.
     nearer = np.sqrt((size[several] - 1) / (size[several] + 1))
-    distances = _to_centres(vectors, clusters.centroids, clusters.assigned)[several]
+    distances = _to_centers(vectors, clusters.centroids, clusters.assigned)[several]
     return float((distances / nearer).mean()) if several.any() else 0.0
 
 
-def _to_centres(vectors: Vectors, centroids: Vectors, assigned: Entries) -> npt.NDArray[np.float64]:
-    """Return the distance of each vector to its cluster's centre, (n,)."""
+def _to_centers(vectors: Vectors, centroids: Vectors, assigned: Entries) -> npt.NDArray[np.float64]:
+    """Return the distance of each vector to its cluster's center, (n,)."""
     # In blocks: of a million vectors no second copy is in memory.
     blocks = range(0, len(vectors), 65_536)
     parts = [np.linalg.norm(vectors[i : i + 65_536] - centroids[assigned[i : i + 65_536]], axis=1) for i in blocks]

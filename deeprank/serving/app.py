@@ -20,11 +20,12 @@ from starlette.exceptions import HTTPException
 from deeprank import __version__
 from deeprank.errors import DataError
 from deeprank.evaluation.explain import overlay_png, similarity_maps
-from deeprank.serving import answers, questions
-from deeprank.serving.guard import Guard
-from deeprank.serving.problems import Problem, described, tell_problems
-from deeprank.serving.questions import EmbedQuestion, PairQuestion, Question, SearchQuestion, read
-from deeprank.serving.search import Vectors, distance_of, together
+from deeprank.registry.searcher import Vectors, distance_of, together
+from deeprank.serving.errors import Problem, described, tell_problems
+from deeprank.serving.middleware import RequestGuard
+from deeprank.serving.schemas import requests as questions
+from deeprank.serving.schemas import responses as answers
+from deeprank.serving.schemas.requests import EmbedQuestion, PairQuestion, Question, SearchQuestion, read
 from deeprank.serving.service import Served, Service
 
 PAGE = Path(__file__).with_name("page")
@@ -32,7 +33,7 @@ THUMBNAIL_QUALITY = 85
 # An id is the hash of what it names, so that its picture never changes.
 FOR_EVER = "private, max-age=31536000, immutable"
 
-PhotographId = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the photograph's file.")]
+ImageId = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the image's file.")]
 PROBLEMS = described(401, 429, 503)
 POSTED = described(400, 401, 408, 413, 415, 422, 429, 503)
 
@@ -49,7 +50,7 @@ def create_app(service: Service, token: str | None = None, names: frozenset[str]
     app = FastAPI(
         title="deeprank",
         version=__version__,
-        description="Photographs like this one: search, embeddings and distances by the model that the registry calls champion.",
+        description="Images like this one: search, embeddings and distances by the model that the registry calls champion.",
         docs_url=None,
         redoc_url=None,
     )
@@ -62,7 +63,7 @@ def create_app(service: Service, token: str | None = None, names: frozenset[str]
         # Each by a route of its own: files mounted at / would answer for the API's routes too, where the method is wrong.
         app.add_route(path, _file(file), include_in_schema=False)
     # The page itself holds nothing secret: it asks for the token, and shows it with each of its requests.
-    app.add_middleware(Guard, limits=service.settings.limits, token=token, meters=service.meters, free=frozenset(page), names=names)
+    app.add_middleware(RequestGuard, limits=service.settings.limits, token=token, meters=service.meters, free=frozenset(page), names=names)
     _describe_problems(app)
     return app
 
@@ -73,64 +74,64 @@ def _file(file: Path) -> Callable[[Request], FileResponse]:
 
 def _search_routes(app: FastAPI, service: Service) -> None:
     async def embeddings(served: Served, question: Question) -> Vectors:
-        """Return (n, d): of the images, then of the photographs of the catalogue."""
+        """Return (n, d): of the images, then of the images of the catalogue."""
         parts = []
-        if question.pictures:
-            parts.append(await service.batcher.embed(served.searcher, question.pictures))
-        if question.photographs:
-            parts.append(await service.batcher.run(served.searcher.embeddings_of, question.photographs))
+        if question.uploads:
+            parts.append(await service.batcher.embed(served.searcher, question.uploads))
+        if question.all_ids:
+            parts.append(await service.batcher.run(served.searcher.embeddings_of, question.all_ids))
         return np.concatenate(parts)
 
     @app.post("/v1/search", tags=["search"], responses=POSTED, openapi_extra=questions.described(SearchQuestion, id=answers.ID, k=5))
-    async def search(request: Request) -> answers.Neighbours:
-        """Find the photographs that are most like one; several images are one thing seen from several sides."""
+    async def search(request: Request) -> answers.Neighbors:
+        """Find the images that are most like one; several images are one thing seen from several sides."""
         question = await read(request, SearchQuestion)
         start, served = time.perf_counter(), service.current()
         query = together(await embeddings(served, question))
-        found = await service.batcher.finish(_neighbours, served, query, question)
+        found = await service.batcher.finish(_neighbors, served, query, question)
         took = (time.perf_counter() - start) * 1000
-        return answers.Neighbours(version=served.version, model=served.model, neighbours=found, took_ms=round(took, 2))
+        return answers.Neighbors(version=served.version, model=served.model, neighbors=found, took_ms=round(took, 2))
 
     @app.post("/v1/embed", tags=["search"], responses=POSTED, openapi_extra=questions.described(EmbedQuestion, image="/9j/4AAQ…"))
     async def embed(request: Request) -> answers.Embeddings:
         """Return the embedding of each image."""
         question = await read(request, EmbedQuestion)
         served = service.current()
-        found = await service.batcher.embed(served.searcher, question.pictures)
+        found = await service.batcher.embed(served.searcher, question.uploads)
         return answers.Embeddings(version=served.version, embeddings=found.tolist())
 
     pair = questions.described(PairQuestion, ids=[answers.ID, answers.ID])
 
     @app.post("/v1/distance", tags=["search"], responses=POSTED, openapi_extra=pair)
     async def distance(request: Request) -> answers.Distance:
-        """Return the distance of two photographs; comparable within one release only."""
+        """Return the distance of two images; comparable within one release only."""
         question = await read(request, PairQuestion)
         served = service.current()
         return answers.Distance(version=served.version, distance=distance_of(await embeddings(served, question)))
 
     @app.post("/v1/explain", tags=["search"], responses=POSTED, openapi_extra=pair)
     async def explain(request: Request) -> answers.Explained:
-        """Draw over two photographs what each region adds to their similarity."""
+        """Draw over two images what each region adds to their similarity."""
         question = await read(request, PairQuestion)
         served = service.current()
         return await service.batcher.run(_explained, service, served, question)
 
 
-def _neighbours(served: Served, query: Vectors, question: SearchQuestion) -> list[answers.Neighbour]:
+def _neighbors(served: Served, query: Vectors, question: SearchQuestion) -> list[answers.Neighbor]:
     index = served.searcher.index
-    ((places, distances),) = index.places_near(query, question.k, under=question.under.strip("/"), within=question.within)
-    photographs = served.browser.photographs(places)
-    return [
-        answers.Neighbour.model_construct(**one, distance=distance) for one, distance in zip(photographs, distances.tolist(), strict=True)
-    ]
+    ((places, distances),) = index.places_near(
+        query, question.k, label_prefix=question.label_prefix.strip("/"), max_distance=question.max_distance
+    )
+    images = served.browser.images(places)
+    return [answers.Neighbor.model_construct(**one, distance=distance) for one, distance in zip(images, distances.tolist(), strict=True)]
 
 
 def _explained(service: Service, served: Served, question: PairQuestion) -> answers.Explained:
-    photographs = [service.stored(image) for image in question.pictures]
-    photographs += [served.searcher.photograph(id) for id in question.photographs]
-    found = similarity_maps(*served.searcher.model, *photographs)
-    maps = zip(photographs, (found.first, found.second), strict=True)
-    first, second = (base64.b64encode(overlay_png(photograph, part)).decode() for photograph, part in maps)
+    images = [service.stored(upload) for upload in question.uploads]
+    images += [served.searcher.image(id) for id in question.all_ids]
+    found = similarity_maps(*served.searcher.model, *images)
+    maps = zip(images, (found.first, found.second), strict=True)
+    first, second = (base64.b64encode(overlay_png(image, part)).decode() for image, part in maps)
     return answers.Explained(version=served.version, similarity=found.similarity, distance=found.distance, first=first, second=second)
 
 
@@ -141,10 +142,8 @@ def _browse_routes(app: FastAPI, service: Service) -> None:
         response_class=Response,
         responses={200: {"content": {"image/jpeg": {}}}, 304: {"description": "Not Modified"}, **described(401, 404, 422, 429, 503)},
     )
-    async def image(
-        request: Request, id: PhotographId, size: Annotated[int, Query(ge=16, le=256, description="Long side.")] = 256
-    ) -> Response:
-        """Return a photograph of the catalogue as a small JPEG."""
+    async def image(request: Request, id: ImageId, size: Annotated[int, Query(ge=16, le=256, description="Long side.")] = 256) -> Response:
+        """Return an image of the catalogue as a small JPEG."""
         tag = f'"{id}-{size}"'
         headers = {"ETag": tag, "Cache-Control": FOR_EVER}
         served = service.current()
@@ -167,12 +166,12 @@ def _browse_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/samples", tags=["catalogue"], responses=described(401, 422, 429, 503))
     async def samples(count: Annotated[int, Query(ge=1, le=200)] = 24) -> answers.Samples:
-        """List photographs to start from, of so many classes, spread over all of them."""
+        """List images to start from, of so many classes, spread over all of them."""
         served = service.current()
         found = await service.batcher.run(lambda: served.browser.samples)
         places = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int))
         return answers.Samples(
-            version=served.version, samples=[answers.Photograph(**one) for one in served.browser.photographs(found[places])]
+            version=served.version, samples=[answers.CatalogueImage(**one) for one in served.browser.images(found[places])]
         )
 
     @app.get("/v1/clusters", tags=["catalogue"], responses=PROBLEMS)
@@ -188,7 +187,7 @@ def _browse_routes(app: FastAPI, service: Service) -> None:
         offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
         limit: Annotated[int, Query(ge=1, le=200)] = 60,
     ) -> answers.ClusterMembers:
-        """Return a cluster and a page of its photographs."""
+        """Return a cluster and a page of its images."""
         served = service.current()
         browser = served.browser
         try:
@@ -197,13 +196,13 @@ def _browse_routes(app: FastAPI, service: Service) -> None:
             raise HTTPException(404, str(error)) from None
         summary = next(one for one in await service.batcher.finish(lambda: browser.clusters) if one.cluster == cluster)
         end = offset + limit
-        page = [answers.Photograph(**one) for one in browser.photographs(places[offset:end])]
+        page = [answers.CatalogueImage(**one) for one in browser.images(places[offset:end])]
         more = end if end < len(places) else None
         return answers.ClusterMembers(version=served.version, **asdict(summary), members=page, offset=offset, next=more)
 
 
 def _thumbnail(served: Served, id: str, size: int) -> bytes:
-    jpeg = served.searcher.photograph(id)
+    jpeg = served.searcher.image(id)
     image = Image.open(io.BytesIO(jpeg))
     if max(image.size) <= size:
         return jpeg
@@ -231,8 +230,8 @@ def _state_routes(app: FastAPI, service: Service) -> None:
             since=served.since,
             checked=served.checked,
             weights=searcher.release.bundle.weights_hash,
-            dimensions=searcher.model[0].dimensions,
-            photographs=len(index.rows),
+            embedding_dim=searcher.model[0].embedding_dim,
+            images=len(index.rows),
             catalogue_version=index.catalogue.version,
             gate_state=served.tags.get("gate.state", ""),
             gate_reason=served.tags.get("gate.reason", ""),

@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from deeprank.errors import DeepRankError
-from deeprank.model.memory import keep_freed_memory
-from deeprank.serving.search import Searcher, Vectors
+from deeprank.models.memory import keep_freed_memory
+from deeprank.registry.searcher import Searcher, Vectors
 from deeprank.settings import Settings
 
 # After so many seconds without work, memory is given back.

@@ -1,4 +1,4 @@
-"""What there is to look at in an index besides neighbours: its classes, some samples, its clusters."""
+"""What there is to look at in an index besides neighbors: its classes, some samples, its clusters."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from deeprank.search.index import Index
 
 SAID = ["id", "path", "label", "cluster", "split"]
 SHOWN = 4
-# Of a cluster so many photographs are looked at for the ones that stand for it.
+# Of a cluster so many images are looked at for the ones that stand for it.
 LOOKED_AT = 64
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """One cluster: how many photographs, the label of most of them and its share, and those nearest to its centre."""
+    """One cluster: how many images, the label of most of them and its share, and those nearest to its center."""
 
     cluster: int
     size: int
@@ -37,7 +37,7 @@ class Browser:
 
     @cached_property
     def classes(self) -> list[tuple[str, int, bool]]:
-        """Every label and every folder above one: its path, how many photographs it has, and whether it is a class itself."""
+        """Every label and every folder above one: its path, how many images it has, and whether it is a class itself."""
         leaves = Counter(self._index.rows["label"].tolist())
         counts: Counter[str] = Counter()
         for label, count in leaves.items():
@@ -46,21 +46,21 @@ class Browser:
                 counts["/".join(parts[:depth])] += count
         return [(label, counts[label], label in leaves) for label in sorted(counts)]
 
-    def photographs(self, places: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
-        """Return the columns SAID of photographs at places in the index's rows, as plain values."""
+    def images(self, places: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Return the columns SAID of images at places in the index's rows, as plain values."""
         said: list[dict[str, Any]] = self._said.take(pa.array(places)).to_pylist()
         return said
 
     @cached_property
     def samples(self) -> npt.NDArray[np.int64]:
-        """The place of one photograph of each class, in the order of the classes, one of its test split where there is one."""
+        """The place of one image of each class, in the order of the classes, one of its test split where there is one."""
         rows = self._index.rows.reset_index(drop=True)
         first = rows.assign(known=rows["split"] != "test").sort_values(["label", "known"], kind="stable")
         return first.drop_duplicates("label").index.to_numpy()
 
     @cached_property
     def clusters(self) -> list[Cluster]:
-        """Every cluster that has photographs, the largest first."""
+        """Every cluster that has images, the largest first."""
         found = []
         for number, places in self._places.items():
             labels = self._labels[places]
@@ -71,7 +71,7 @@ class Browser:
         return sorted(found, key=lambda cluster: (-cluster.size, cluster.cluster))
 
     def members(self, cluster: int) -> npt.NDArray[np.int64]:
-        """Return the places of a cluster's photographs.
+        """Return the places of a cluster's images.
 
         Raises:
             DataError: there is no such cluster.

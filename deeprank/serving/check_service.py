@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from deeprank.errors import ConfigError, ModelError
+from deeprank.registry.releases import find
 from deeprank.reporting import Reporter
-from deeprank.serving.registry import find
 from deeprank.settings import Settings
 
 # Seconds between two questions, and for one answer.

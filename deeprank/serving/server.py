@@ -12,9 +12,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deeprank.errors import ConfigError
+from deeprank.serving.alias_watcher import AliasWatcher
 from deeprank.serving.app import create_app
-from deeprank.serving.follow import Follower
-from deeprank.serving.guard import Limits
+from deeprank.serving.middleware import Limits
 from deeprank.serving.service import ServeSettings, Service
 
 log = logging.getLogger("deeprank.serving")
@@ -68,7 +68,7 @@ def following(model: str, settings: ServeSettings) -> Iterator[Service]:
 
     """
     service = Service(settings)
-    follower = Follower(service, model)
+    follower = AliasWatcher(service, model)
     try:
         follower.start()
         yield service

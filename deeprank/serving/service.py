@@ -8,16 +8,16 @@ from pathlib import Path
 from pydantic import Field
 from torch import Tensor
 
-from deeprank.data.photographs import stored_jpeg
-from deeprank.evaluation.evaluate import Evaluation
+from deeprank.data.images import stored_jpeg
+from deeprank.evaluation.evaluation import Evaluation
 from deeprank.evaluation.intervals import Estimate
+from deeprank.registry.canary import check_canary
+from deeprank.registry.releases import Release
+from deeprank.registry.searcher import Searcher
 from deeprank.serving.batching import Batcher, BatchSettings, NotReadyError
 from deeprank.serving.browse import Browser
-from deeprank.serving.canary import check_canary
-from deeprank.serving.guard import Limits, check_pixels
-from deeprank.serving.meters import Meters
-from deeprank.serving.registry import Release
-from deeprank.serving.search import Searcher
+from deeprank.serving.metrics import ServiceMetrics
+from deeprank.serving.middleware import Limits, check_pixels
 from deeprank.settings import Settings
 
 
@@ -26,7 +26,7 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class FollowSettings(Settings):
+class AliasWatcherSettings(Settings):
     """How the registry is watched.
 
     Attributes:
@@ -42,7 +42,7 @@ class ServeSettings(Settings):
 
     limits: Limits = Limits()
     batching: BatchSettings = BatchSettings()
-    follow: FollowSettings = FollowSettings()
+    follow: AliasWatcherSettings = AliasWatcherSettings()
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Served:
         tags: dict[str, str] | None = None,
         aliases: tuple[str, ...] = (),
     ) -> "Served":
-        """Load a release and check it: every file by its checksum, index against model, neighbours against the canary.
+        """Load a release and check it: every file by its checksum, index against model, neighbors against the canary.
 
         Raises:
             ModelError: it is damaged or answers otherwise than when it was registered.
@@ -124,7 +124,7 @@ class Service:
 
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
-        self.meters = Meters()
+        self.meters = ServiceMetrics()
         self.batcher = Batcher(settings.batching, self._prepare, self.meters.batch.observe)
         self.meters.waiting.set_function(lambda: self.batcher.waiting)
         self.served: Served | None = None
@@ -155,7 +155,7 @@ class Service:
         self.meters.refused.inc()
 
     def stored(self, image: bytes) -> bytes:
-        """Return an image file in the form in which photographs are stored.
+        """Return an image file in the form in which images are stored.
 
         Raises:
             DataError: the bytes are no image that can be read.

@@ -1,4 +1,4 @@
-"""What is in a batch: P classes x K photographs, or triplets; every photograph decoded and forwarded once."""
+"""What is in a batch: P classes x K images, or triplets; every image decoded and forwarded once."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -11,39 +11,39 @@ import torch
 from torch import Tensor
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.model.embedding import in_background
-from deeprank.model.preprocessing import Preprocessing
+from deeprank.models.inference import in_background
+from deeprank.models.preprocessing import Preprocessing
 
-# Memory for decoded photographs: 10,000 of 256 pixels.
+# Memory for decoded images: 10,000 of 256 pixels.
 KEPT = 2 * 2**30
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Photographs of one step, and the triplets they stand in where a batch is made of triplets.
+    """Images of one step, and the triplets they stand in where a batch is made of triplets.
 
     Attributes:
-        photographs: (n,) indices, each once where the batch is made of triplets.
-        triplets: (t, 3) places in `photographs` of query, positive, negative; None: all that the classes make.
+        images: (n,) indices, each once where the batch is made of triplets.
+        triplets: (t, 3) places in `images` of query, positive, negative; None: all that the classes make.
 
     """
 
-    photographs: npt.NDArray[np.int64]
+    images: npt.NDArray[np.int64]
     triplets: npt.NDArray[np.int64] | None = None
 
 
 def class_batches(
     classes: npt.NDArray[np.int64], per_batch: int, per_class: int, rng: np.random.Generator, balanced: bool = False
 ) -> list[Batch]:
-    """Divide photographs into batches of `per_batch` classes x `per_class` photographs.
+    """Divide images into batches of `per_batch` classes x `per_class` images.
 
     Args:
-        classes: (n,) class of each photograph.
+        classes: (n,) class of each image.
         per_batch: P; fewer where there are fewer classes.
         per_class: K.
         rng: decides order and composition.
-        balanced: every class comes as often as any other; else each photograph comes once at most, and a class whose size is no
-            multiple of K fills its last chunk with photographs it already gave. Once fewer than P classes have any left, these
+        balanced: every class comes as often as any other; else each image comes once at most, and a class whose size is no
+            multiple of K fills its last chunk with images it already gave. Once fewer than P classes have any left, these
             wait for the next epoch.
 
     """
@@ -66,14 +66,14 @@ def class_batches(
 
 
 def triplet_batches(triplets: npt.NDArray[np.int64], per_batch: int, rng: np.random.Generator) -> list[Batch]:
-    """Divide triplets (m, 3) in random order into batches; the last one may be smaller, each photograph is in a batch once."""
+    """Divide triplets (m, 3) in random order into batches; the last one may be smaller, each image is in a batch once."""
     order = rng.permutation(len(triplets))
     parts = [triplets[order[start : start + per_batch]] for start in range(0, len(order), per_batch)]
-    return [Batch(photographs, places.reshape(-1, 3)) for photographs, places in (np.unique(part, return_inverse=True) for part in parts)]
+    return [Batch(images, places.reshape(-1, 3)) for images, places in (np.unique(part, return_inverse=True) for part in parts)]
 
 
-class Decoded:
-    """Photographs of a catalogue as search sees them, uint8 (3, size, size); those decoded once stay in memory, up to KEPT bytes."""
+class DecodedImages:
+    """Images of a catalogue as search sees them, uint8 (3, size, size); those decoded once stay in memory, up to KEPT bytes."""
 
     def __init__(self, catalogue: Catalogue, size: int, decoders: Executor) -> None:
         self.catalogue, self.decoders, self.preprocessing = catalogue, decoders, Preprocessing(size=size)
@@ -83,8 +83,8 @@ class Decoded:
     def __call__(self, rows: npt.NDArray[np.int64]) -> Tensor:
         """Return rows of the catalogue's frame as (n, 3, size, size)."""
         missing = [row for row in dict.fromkeys(rows.tolist()) if row not in self.kept]
-        jpegs = self.catalogue.photographs(missing) if missing else []
-        # A crop is a view: kept as it is, it would keep the whole photograph in memory.
+        jpegs = self.catalogue.images(missing) if missing else []
+        # A crop is a view: kept as it is, it would keep the whole image in memory.
         fresh = {row: image.contiguous() for row, image in zip(missing, self.decoders.map(self.preprocessing, jpegs), strict=True)}
         found = torch.stack([self.kept[row] if row in self.kept else fresh[row] for row in rows.tolist()])
         self.kept |= dict(list(fresh.items())[: self.most - len(self.kept)])
@@ -92,13 +92,13 @@ class Decoded:
 
 
 class TrainingBatches:
-    """An epoch's batches of photographs, uint8 (n, 3, size, size); a thread prepares the next ones meanwhile."""
+    """An epoch's batches of images, uint8 (n, 3, size, size); a thread prepares the next ones meanwhile."""
 
-    def __init__(self, batches: list[Batch], decoded: Decoded) -> None:
+    def __init__(self, batches: list[Batch], decoded: DecodedImages) -> None:
         self.batches, self.decoded = batches, decoded
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return in_background([partial(self.decoded, batch.photographs) for batch in self.batches])
+        return in_background([partial(self.decoded, batch.images) for batch in self.batches])

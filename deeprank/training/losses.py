@@ -16,61 +16,61 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 from deeprank.errors import ConfigError
 from deeprank.settings import Settings
 
-# Arguments of losses and miners that are objects of pytorch-metric-learning themselves.
+# Kwargs of losses and miners that are objects of pytorch-metric-learning themselves.
 PARTS = {"distance": distances, "reducer": reducers, "embedding_regularizer": regularizers, "weight_regularizer": regularizers}
 
 
 class PartSettings(Settings):
-    """A distance, reducer or regularizer of pytorch-metric-learning by name, and its arguments."""
+    """A distance, reducer or regularizer of pytorch-metric-learning by name, and its kwargs."""
 
     name: str
-    arguments: dict[str, float | int | bool | str] = Field(default_factory=dict)
+    kwargs: dict[str, float | int | bool | str] = Field(default_factory=dict)
 
 
-Arguments = dict[str, float | int | bool | str | list[float] | PartSettings]
+Kwargs = dict[str, float | int | bool | str | list[float] | PartSettings]
 
 
 class RankingHinge(nn.Module):
-    """Mean over triplets of max(0, gap + D(q, p) - D(q, n)), D = squared Euclidean distance.
+    """Mean over triplets of max(0, margin + D(q, p) - D(q, n)), D = squared Euclidean distance.
 
-    Source: Wang et al. 2014, equation 3, per triplet. The mean is over those inside the gap ("active"), so that easy
-    triplets do not drown the rest, or over "all".
+    Source: Wang et al. 2014, equation 3, per triplet. The mean is over those inside the margin (avg_non_zero), so that easy
+    triplets do not drown the rest, or over all (mean).
     """
 
-    def __init__(self, gap: float = 0.2, average: str = "active") -> None:
+    def __init__(self, margin: float = 0.2, reduction: str = "avg_non_zero") -> None:
         super().__init__()
-        if average not in ("active", "all"):
-            raise ValueError(f"average is active or all, not {average}")
-        self.gap, self.average = gap, average
+        if reduction not in ("avg_non_zero", "mean"):
+            raise ValueError(f"reduction is avg_non_zero or mean, not {reduction}")
+        self.margin, self.reduction = margin, reduction
 
     def forward(self, embeddings: Tensor, labels: Tensor, triplets: tuple[Tensor, ...] | None = None) -> Tensor:
         """Return the loss of embeddings (n, d) of unit length with classes (n,), over `triplets` or all that the classes make."""
         query, positive, negative = convert_to_triplets(triplets, labels, t_per_anchor="all")
         squared = 2 - 2 * embeddings @ embeddings.T
-        hinge = (self.gap + squared[query, positive] - squared[query, negative]).relu()
-        counted = hinge > 0 if self.average == "active" else torch.ones_like(hinge)
+        hinge = (self.margin + squared[query, positive] - squared[query, negative]).relu()
+        counted = hinge > 0 if self.reduction == "avg_non_zero" else torch.ones_like(hinge)
         return hinge.sum() / counted.sum().clamp(min=1)
 
 
 class GradedHinge(nn.Module):
-    """Mean over active (q, a, b), r(q, a) > r(q, b), of max(0, gap * (r(q, a) - r(q, b)) + D(q, a) - D(q, b)).
+    """Mean over active (q, a, b), r(q, a) > r(q, b), of max(0, margin * (r(q, a) - r(q, b)) + D(q, a) - D(q, b)).
 
-    r is the relevance, D the squared Euclidean distance: Wang et al. 2014, equation 3, with a gap as wide as the difference
+    r is the relevance, D the squared Euclidean distance: Wang et al. 2014, equation 3, with a margin as wide as the difference
     in relevance, so that a cousin comes to lie nearer than a stranger, and not as near as a sibling.
     """
 
     relevances: Tensor
 
-    def __init__(self, relevances: Tensor, gap: float = 0.2) -> None:
+    def __init__(self, relevances: Tensor, margin: float = 0.2) -> None:
         super().__init__()
-        self.gap = gap
+        self.margin = margin
         self.register_buffer("relevances", relevances, persistent=False)
 
     def forward(self, embeddings: Tensor, labels: Tensor, triplets: tuple[Tensor, ...] | None = None) -> Tensor:
         """Return the loss of embeddings (n, d) of unit length with classes (n,), over `triplets` or all (q, a, b) of the batch."""
         relevance = self.relevances[labels[:, None], labels]
-        # gap * (r(q, a) - r(q, b)) + D(q, a) - D(q, b) is a difference of two such terms.
-        term = self.gap * relevance + 2 - 2 * embeddings @ embeddings.T
+        # margin * (r(q, a) - r(q, b)) + D(q, a) - D(q, b) is a difference of two such terms.
+        term = self.margin * relevance + 2 - 2 * embeddings @ embeddings.T
         if triplets is None:
             other = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
             ranked = (relevance[:, :, None] > relevance[:, None, :]) & other[:, :, None] & other[:, None, :]
@@ -119,31 +119,31 @@ class _Memory(library.CrossBatchMemory):  # type: ignore[misc]
 class _DynamicSoftMarginLoss(library.DynamicSoftMarginLoss):  # type: ignore[misc]
     """The library's keeps the last batch's graph in its histogram, so that the second batch fails, and does not save it."""
 
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.register_buffer("hist_", self.__dict__.pop("hist_"))
 
     def update_histogram(self, data: Tensor) -> None:
         super().update_histogram(data.detach())
 
 
-OWN: dict[str, type[nn.Module]] = {"RankingHinge": RankingHinge, "GradedHinge": GradedHinge, "CosineSoftmax": CosineSoftmax}
-MENDED: dict[str, type[nn.Module]] = {"DynamicSoftMarginLoss": _DynamicSoftMarginLoss}
-UNFIT = {
+CUSTOM_LOSSES: dict[str, type[nn.Module]] = {"RankingHinge": RankingHinge, "GradedHinge": GradedHinge, "CosineSoftmax": CosineSoftmax}
+PATCHED: dict[str, type[nn.Module]] = {"DynamicSoftMarginLoss": _DynamicSoftMarginLoss}
+UNSUPPORTED = {
     "GenericPairLoss": "is only a base of others",
     "ManifoldLoss": "takes no labels",
     "SelfSupervisedLoss": "takes no labels",
-    "SmoothAPLoss": "is wrong in pytorch-metric-learning 2.9 unless a batch has as many classes as photographs of each",
+    "SmoothAPLoss": "is wrong in pytorch-metric-learning 2.9 unless a batch has as many classes as images of each",
     "VICRegLoss": "takes no labels",
 }
-# These compare each photograph with all others, or with vectors that stand for classes, and refuse triplets and miners.
+# These compare each image with all others, or with vectors that stand for classes, and refuse triplets and miners.
 NO_MINER = frozenset({"CosineSoftmax", "InstanceLoss", "P2SGradLoss", "PNPLoss", "RankedListLoss"})
-# Triplets say nothing to these either; a miner says how much each photograph weighs.
+# Triplets say nothing to these either; a miner says how much each image weighs.
 WEIGHING = frozenset({"ArcFaceLoss", "CosFaceLoss", "FastAPLoss", "LargeMarginSoftmaxLoss", "NCALoss", "NormalizedSoftmaxLoss"})
 WEIGHING |= {"ProxyAnchorLoss", "ProxyNCALoss", "SoftTripleLoss", "SphereFaceLoss", "SubCenterArcFaceLoss"}
 LABELS_ONLY = NO_MINER | WEIGHING
-# With a memory, NCALoss counts each photograph as its own nearest, and LiftedStructureLoss takes places in it for places in the batch.
-REMEMBERING = sorted({*library.CrossBatchMemory.supported_losses()} - {"NCALoss", "LiftedStructureLoss"})
+# With a memory, NCALoss counts each image as its own nearest, and LiftedStructureLoss takes places in it for places in the batch.
+WITH_MEMORY = sorted({*library.CrossBatchMemory.supported_losses()} - {"NCALoss", "LiftedStructureLoss"})
 
 
 def _known(what: str, name: str, names: list[str]) -> str:
@@ -154,10 +154,10 @@ def _known(what: str, name: str, names: list[str]) -> str:
 
 
 class MinerSettings(Settings):
-    """Which triplets or pairs of a batch count: a miner of pytorch-metric-learning by name, and its arguments."""
+    """Which triplets or pairs of a batch count: a miner of pytorch-metric-learning by name, and its kwargs."""
 
     name: str
-    arguments: Arguments = Field(default_factory=dict)
+    kwargs: Kwargs = Field(default_factory=dict)
 
     @field_validator("name")
     @classmethod
@@ -170,8 +170,8 @@ class LossSettings(Settings):
 
     Attributes:
         name: of pytorch-metric-learning, or RankingHinge, GradedHinge, CosineSoftmax.
-        arguments: of the loss; what it takes of classes, dimensions and relevances is given to it. A distance, reducer,
-            embedding_regularizer or weight_regularizer is its name, or a name with arguments.
+        kwargs: of the loss; what it takes of classes, dimensions and relevances is given to it. A distance, reducer,
+            embedding_regularizer or weight_regularizer is its name, or a name with kwargs.
         weight: of the loss in the sum.
         miner: picks the triplets or pairs that count; without one, all that the classes of a batch make do.
         memory: a batch is compared with so many embeddings of the last batches, its own among them; 0: with its own alone.
@@ -179,7 +179,7 @@ class LossSettings(Settings):
     """
 
     name: str = "SupConLoss"
-    arguments: Arguments = Field(default_factory=dict)
+    kwargs: Kwargs = Field(default_factory=dict)
     weight: float = Field(1.0, gt=0)
     miner: MinerSettings | None = None
     memory: int = Field(0, ge=0)
@@ -187,21 +187,23 @@ class LossSettings(Settings):
     @field_validator("name")
     @classmethod
     def _exists(cls, name: str) -> str:
-        if name in UNFIT:
-            raise ValueError(f"{name} {UNFIT[name]}")
-        return _known("loss", name, [*OWN, *(other for other in dir(library) if other.endswith("Loss") and other not in UNFIT)])
+        if name in UNSUPPORTED:
+            raise ValueError(f"{name} {UNSUPPORTED[name]}")
+        return _known(
+            "loss", name, [*CUSTOM_LOSSES, *(other for other in dir(library) if other.endswith("Loss") and other not in UNSUPPORTED)]
+        )
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.miner and self.name in NO_MINER:
             raise ValueError(f"{self.name} takes no miner")
-        if self.memory and self.name not in REMEMBERING:
-            raise ValueError(f"{self.name} cannot use a memory; these can: {', '.join(REMEMBERING)}")
-        if self.memory and self.arguments.get("swap"):
+        if self.memory and self.name not in WITH_MEMORY:
+            raise ValueError(f"{self.name} cannot use a memory; these can: {', '.join(WITH_MEMORY)}")
+        if self.memory and self.kwargs.get("swap"):
             raise ValueError(f"{self.name} cannot swap with a memory")
-        easy = self.miner and self.miner.name == "BatchEasyHardMiner" and self.miner.arguments.get("pos_strategy", "easy") == "easy"
+        easy = self.miner and self.miner.name == "BatchEasyHardMiner" and self.miner.kwargs.get("pos_strategy", "easy") == "easy"
         if self.memory and easy:
-            raise ValueError("with a memory, the easiest positive of a photograph is itself; give BatchEasyHardMiner another pos_strategy")
+            raise ValueError("with a memory, the easiest positive of an image is itself; give BatchEasyHardMiner another pos_strategy")
         return self
 
 
@@ -214,14 +216,14 @@ class WeightedLosses(nn.Module):
         dimensions: of the embeddings.
 
     Raises:
-        ConfigError: arguments that a loss or miner does not take.
+        ConfigError: kwargs that a loss or miner does not take.
 
     """
 
-    def __init__(self, settings: Sequence[LossSettings], relevances: Tensor, dimensions: int) -> None:
+    def __init__(self, settings: Sequence[LossSettings], relevances: Tensor, embedding_dim: int) -> None:
         super().__init__()
         self.settings = settings
-        self.losses = nn.ModuleList(create_loss(one, relevances, dimensions) for one in settings)
+        self.losses = nn.ModuleList(create_loss(one, relevances, embedding_dim) for one in settings)
         # A memory mines by itself, among what it remembers.
         self.miners = [create_miner(one.miner) if one.miner and not one.memory else None for one in settings]
 
@@ -248,55 +250,55 @@ class WeightedLosses(nn.Module):
         return total
 
     @torch.no_grad()
-    def start_from(self, centres: Tensor) -> None:
-        """Set the vectors of losses that keep one a class to the class centres (classes, dimensions), made unit length."""
+    def start_from(self, centers: Tensor) -> None:
+        """Set the vectors of losses that keep one a class to the class centers (classes, dimensions), made unit length."""
         for loss in self.losses:
             for name, parameter in loss.named_parameters():
                 vectors = {"proxies": parameter, "W": parameter.T, "weight": parameter.T}.get(name)
                 # SubCenterArcFaceLoss has several a class.
-                if vectors is not None and len(vectors) == len(centres):
-                    vectors.copy_(normalize(centres, dim=1))
+                if vectors is not None and len(vectors) == len(centers):
+                    vectors.copy_(normalize(centers, dim=1))
 
 
-def create_loss(settings: LossSettings, relevances: Tensor, dimensions: int) -> nn.Module:
+def create_loss(settings: LossSettings, relevances: Tensor, embedding_dim: int) -> nn.Module:
     """Return the loss that the settings name, as a module of (embeddings, labels[, triplets]), in its memory if it has one.
 
     Args:
-        settings: name, arguments and memory.
+        settings: name, kwargs and memory.
         relevances: of two classes, (classes, classes); they, and how many classes there are, go to losses that take them.
         dimensions: of the embedding, for the same.
 
     Raises:
-        ConfigError: arguments that the loss or its miner does not take.
+        ConfigError: kwargs that the loss or its miner does not take.
 
     """
-    kind = OWN.get(settings.name) or MENDED.get(settings.name) or getattr(library, settings.name)
+    kind = CUSTOM_LOSSES.get(settings.name) or PATCHED.get(settings.name) or getattr(library, settings.name)
     takes = {name for base in kind.__mro__ if "__init__" in vars(base) for name in inspect.signature(vars(base)["__init__"]).parameters}
-    given = {"num_classes": len(relevances), "embedding_size": dimensions, "descriptors_dim": dimensions, "relevances": relevances}
-    loss = _create(kind, settings.name, {key: value for key, value in given.items() if key in takes} | settings.arguments)
+    given = {"num_classes": len(relevances), "embedding_size": embedding_dim, "descriptors_dim": embedding_dim, "relevances": relevances}
+    loss = _create(kind, settings.name, {key: value for key, value in given.items() if key in takes} | settings.kwargs)
     if not settings.memory:
         return loss
-    return _Memory(loss, dimensions, settings.memory, settings.miner and create_miner(settings.miner))
+    return _Memory(loss, embedding_dim, settings.memory, settings.miner and create_miner(settings.miner))
 
 
 def create_miner(settings: MinerSettings) -> nn.Module:
     """Return the miner that the settings name, as a module of (embeddings, labels).
 
     Raises:
-        ConfigError: arguments that the miner does not take.
+        ConfigError: kwargs that the miner does not take.
 
     """
-    return _create(getattr(miners, settings.name), settings.name, settings.arguments)
+    return _create(getattr(miners, settings.name), settings.name, settings.kwargs)
 
 
-def _create(kind: type[nn.Module], name: str, arguments: Mapping[str, Any]) -> nn.Module:
+def _create(kind: type[nn.Module], name: str, kwargs: Mapping[str, Any]) -> nn.Module:
     try:
-        return kind(**{key: _part(key, value) if key in PARTS else value for key, value in arguments.items()})
+        return kind(**{key: _part(key, value) if key in PARTS else value for key, value in kwargs.items()})
     except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"train.losses: arguments of {name}: {error}") from None
+        raise ConfigError(f"train.losses: kwargs of {name}: {error}") from None
 
 
 def _part(what: str, given: str | PartSettings) -> object:
     part = PartSettings(name=given) if isinstance(given, str) else given
     known = [name for name, kind in vars(PARTS[what]).items() if isinstance(kind, type) and not name.startswith("Base")]
-    return getattr(PARTS[what], _known(what, part.name, known))(**part.arguments)
+    return getattr(PARTS[what], _known(what, part.name, known))(**part.kwargs)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from deeprank.model.network import Embedder, EmbeddingNet
+from deeprank.models.embedding_model import Embedder, EmbeddingModel
 
 logger = logging.getLogger(__name__)
 
@@ -29,31 +29,31 @@ class Precision:
     inference: bool
 
 
-def choose(choice: Choice, net: EmbeddingNet, size: int) -> Precision:
-    """Return the precision of each phase of training a net on photographs of `size` pixels; `auto` measures and says why."""
+def choose(choice: Choice, model: EmbeddingModel, size: int) -> Precision:
+    """Return the precision of each phase of training a net on images of `size` pixels; `auto` measures and says why."""
     if choice != "auto":
         return Precision(*[choice == "bf16"] * 3)
-    device = net.mean.device
-    pixels = net.pixels(torch.zeros(BATCH, 3, size, size, dtype=torch.uint8, device=device))
+    device = model.mean.device
+    pixels = model.pixels(torch.zeros(BATCH, 3, size, size, dtype=torch.uint8, device=device))
     with torch.no_grad():
-        shared = net.lower(pixels)
+        shared = model.lower(pixels)
 
     def learn() -> None:
-        found = net.upper(shared).float().sum()
+        found = model.upper(shared).float().sum()
         # Where all stages that have weights are frozen, the head alone learns.
         if found.requires_grad:
             found.backward()
 
     jobs: dict[str, Callable[[], object]] = {
-        "frozen": torch.no_grad()(lambda: net.lower(pixels)),
+        "frozen": torch.no_grad()(lambda: model.lower(pixels)),
         "training": learn,
-        "inference": torch.no_grad()(lambda: net(pixels)),
+        "inference": torch.no_grad()(lambda: model(pixels)),
     }
-    if not len(net.lower):
+    if not len(model.lower):
         # Nothing to measure: noise must not choose the precision that a training starts from.
         del jobs["frozen"]
     gains = {name: _gain(job, device) for name, job in jobs.items()}
-    net.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     logger.info(
         "bfloat16 against fp32 on this machine: %s; it is used from %.1f times on",
         ", ".join(
@@ -82,32 +82,32 @@ def autocast(bf16: bool, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
-class TrainingNet(Embedder):
+class TrainingModel(Embedder):
     """A net in training: the frozen stages without a graph, each part in its own precision."""
 
-    def __init__(self, net: EmbeddingNet, precision: Precision) -> None:
+    def __init__(self, model: EmbeddingModel, precision: Precision) -> None:
         super().__init__()
-        self.net, self.precision, self.dimensions = net, precision, net.dimensions
+        self.model, self.precision, self.embedding_dim = model, precision, model.embedding_dim
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed a batch."""
-        pixels = self.net.pixels(images)
+        pixels = self.model.pixels(images)
         with torch.no_grad(), autocast(self.precision.frozen, images.device):
-            shared = self.net.lower(pixels)
+            shared = self.model.lower(pixels)
         with autocast(self.precision.training, images.device):
-            features: Tensor = self.net.upper(shared.float())
-        return self.net.embed(pixels, features.float())
+            features: Tensor = self.model.upper(shared.float())
+        return self.model.embed(pixels, features.float())
 
 
-class InferenceNet(Embedder):
+class InferenceModel(Embedder):
     """A net in evaluation, in the precision of inference."""
 
-    def __init__(self, net: Embedder, precision: Precision) -> None:
+    def __init__(self, model: Embedder, precision: Precision) -> None:
         super().__init__()
-        self.net, self.bf16, self.dimensions = net, precision.inference, net.dimensions
+        self.model, self.bf16, self.embedding_dim = model, precision.inference, model.embedding_dim
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed a batch."""
         with autocast(self.bf16, images.device):
-            found: Tensor = self.net(images)
+            found: Tensor = self.model(images)
         return found.float()

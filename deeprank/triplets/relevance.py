@@ -1,4 +1,4 @@
-"""Graded relevance of two photographs, from the paths of their class folders."""
+"""Graded relevance of two images, from the paths of their class folders."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,14 +8,14 @@ from deeprank.settings import Settings
 
 
 class RelevanceWeights(Settings):
-    """Relevance of photographs that share the leaf folder, its parent, or only the top folder; else 0."""
+    """Relevance of images that share the leaf folder, its parent, or only the top folder; else 0."""
 
     leaf: float = Field(1.0, ge=0)
     parent: float = Field(0.5, ge=0)
     top: float = Field(0.25, ge=0)
 
 
-def levels(labels: list[str]) -> npt.NDArray[np.int64]:
+def encode_hierarchy(labels: list[str]) -> npt.NDArray[np.int64]:
     """Return (n, depth) class codes, coarsest first: column d tells apart what differs in the first d + 1 folders.
 
     A label less deep than the deepest one counts as its own only child, so that the last column but one is the coarse
@@ -35,7 +35,7 @@ def coarse_labels(labels: list[str]) -> list[str]:
 
 
 def grades(depth: int, weights: RelevanceWeights) -> npt.NDArray[np.float64]:
-    """Return (depth + 1,) the relevance of two photographs that share 0, 1, … depth folders.
+    """Return (depth + 1,) the relevance of two images that share 0, 1, … depth folders.
 
     Source: the relevance of Wang et al. 2014 was never released; here it is the share of the folder path.
     """

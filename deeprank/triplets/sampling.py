@@ -15,12 +15,12 @@ from deeprank.checksums import hash_file
 from deeprank.errors import DataError
 from deeprank.settings import Settings
 from deeprank.triplets.buffer import BufferSampler
-from deeprank.triplets.relevance import RelevanceWeights, grades, levels, relevance
-from deeprank.triplets.rings import Floats, Ints, Rings, choose, draw_graded, graded_pairs
+from deeprank.triplets.hierarchy import Floats, HierarchyBlocks, Ints, choose, draw_graded, graded_pairs
+from deeprank.triplets.relevance import RelevanceWeights, encode_hierarchy, grades, relevance
 from deeprank.triplets.textfile import read_triplet_file
 
 COLUMNS = ["query", "positive", "negative", "relevance_positive", "relevance_negative", "split"]
-# Photographs that stream by the buffers between two draws.
+# Images that stream by the buffers between two draws.
 CHUNK = 8192
 
 
@@ -32,16 +32,16 @@ class SampleSettings(Settings):
             (top folder), as in Wang et al. 2014: relevance (the offline rule) or buffer (the online sampler).
         positives: uniform: P positives a query.
         negatives: uniform: N negatives for each of them.
-        near_share: uniform: share of negatives drawn from the query's coarse class where it has another fine class.
-        count: relevance, buffer: triplets of the train split; 0, and in val and test: photographs x positives x negatives.
-        positive_cap: relevance: T_p, the most that relevance counts in the draw.
-        margin: relevance, buffer: T_r, by which the relevances of positive and negative differ at least.
-        in_class_share: relevance, buffer: share of negatives drawn from the query's category, before the margin.
-        buffer_size: buffer: photographs a category.
+        same_parent_fraction: uniform: share of negatives drawn from the query's coarse class where it has another fine class.
+        count: relevance, buffer: triplets of the train split; 0, and in val and test: images x positives x negatives.
+        max_positive_relevance: relevance: T_p, the most that relevance counts in the draw.
+        relevance_margin: relevance, buffer: T_r, by which the relevances of positive and negative differ at least.
+        same_category_fraction: relevance, buffer: share of negatives drawn from the query's category, before the relevance_margin.
+        buffer_size: buffer: images a category.
         file: the seed's triplet file, where the train split's triplets come from instead; val and test are drawn.
-            With train.batches: classes only their photographs count.
+            With train.batches: classes only their images count.
         file_checksum: of that file, found by itself, so that a changed file is no cache hit.
-        withheld: share of the classes, picked by a hash of their names, that no train or val triplet touches: evaluation then tells how
+        holdout_classes: share of the classes, picked by a hash of their names, that no train or val triplet touches: evaluation then tells how
             well classes are told apart that the net was never trained on.
         weights: of graded relevance.
         seed: same seed, same triplets.
@@ -51,15 +51,15 @@ class SampleSettings(Settings):
     method: Literal["uniform", "relevance", "buffer"] = "uniform"
     positives: int = Field(2, ge=1)
     negatives: int = Field(2, ge=1)
-    near_share: float = Field(0.0, ge=0, le=1)
+    same_parent_fraction: float = Field(0.0, ge=0, le=1)
     count: int = Field(0, ge=0)
-    positive_cap: float = Field(1.0, gt=0)
-    margin: float = Field(0.1, gt=0)
-    in_class_share: float = Field(0.5, ge=0, le=1)
+    max_positive_relevance: float = Field(1.0, gt=0)
+    relevance_margin: float = Field(0.1, gt=0)
+    same_category_fraction: float = Field(0.5, ge=0, le=1)
     buffer_size: int = Field(1000, ge=2)
     file: str = ""
     file_checksum: str = ""
-    withheld: float = Field(0.0, ge=0, lt=1)
+    holdout_classes: float = Field(0.0, ge=0, lt=1)
     weights: RelevanceWeights = RelevanceWeights()
     seed: int = Field(0, ge=0)
 
@@ -93,12 +93,12 @@ class Triplets:
         return self.frame[self.frame["split"] == split]
 
 
-def sample_triplets(photographs: pd.DataFrame, settings: SampleSettings, fingerprint: str = "") -> Triplets:
-    """Draw triplets within each split; uniformly as the seed does: for each photograph P positives of its class without
+def sample_triplets(images: pd.DataFrame, settings: SampleSettings, fingerprint: str = "") -> Triplets:
+    """Draw triplets within each split; uniformly as the seed does: for each image P positives of its class without
     replacement where it has so many, and for each of them N negatives from other classes.
 
     Args:
-        photographs: the catalogue's frame, with columns label and split, and path if the triplets come from a file.
+        images: the catalogue's frame, with columns label and split, and path if the triplets come from a file.
         settings: see SampleSettings.
         fingerprint: of the catalogue.
 
@@ -106,11 +106,11 @@ def sample_triplets(photographs: pd.DataFrame, settings: SampleSettings, fingerp
         DataError: the train split holds no triplet, or a line of the file is none of it.
 
     """  # noqa: D205
-    codes = levels(photographs["label"].tolist())
+    codes = encode_hierarchy(images["label"].tolist())
     parts = []
-    for number, (split, rows) in enumerate(_splits(photographs, settings).items()):
+    for number, (split, rows) in enumerate(_splits(images, settings).items()):
         if settings.file and split == "train":
-            drawn = read_triplet_file(Path(settings.file), photographs["path"].tolist(), train=rows).to_numpy()
+            drawn = read_triplet_file(Path(settings.file), images["path"].tolist(), train=rows).to_numpy()
         else:
             count = settings.count if settings.count and split == "train" else len(rows) * settings.positives * settings.negatives
             drawn = rows[_draw(codes[rows], settings, count, np.random.default_rng([settings.seed, number]))]
@@ -132,71 +132,73 @@ def sample_triplets(photographs: pd.DataFrame, settings: SampleSettings, fingerp
     return Triplets(pd.concat(parts, ignore_index=True), fingerprint)
 
 
-def lonely(photographs: pd.DataFrame, settings: SampleSettings) -> Ints:
+def rows_without_positive(images: pd.DataFrame, settings: SampleSettings) -> Ints:
     """Return the rows that can be no query in their split, such as those alone in their class; a file's split aside."""
-    codes = levels(photographs["label"].tolist())
+    codes = encode_hierarchy(images["label"].tolist())
     found = []
-    for split, rows in _splits(photographs, settings).items():
+    for split, rows in _splits(images, settings).items():
         if not (settings.file and split == "train"):
-            rings = Rings(codes[rows])
+            rings = HierarchyBlocks(codes[rows])
             found.append(rows[rings.order[~_can_ask(rings, settings)]])
     return np.sort(np.concatenate(found))
 
 
-def withheld_labels(labels: Iterable[str], share: float) -> set[str]:
+def holdout_labels(labels: Iterable[str], share: float) -> set[str]:
     """Return the classes that are kept out of training, always the same ones of the same classes."""
     ordered = sorted(set(labels), key=lambda label: hashlib.sha256(label.encode()).hexdigest())
     return set(ordered[: round(share * len(ordered))])
 
 
-def _splits(photographs: pd.DataFrame, settings: SampleSettings) -> dict[str, Ints]:
-    withheld = photographs["label"].isin(withheld_labels(photographs["label"], settings.withheld))
-    return {split: np.flatnonzero((photographs["split"] == split) & (~withheld | (split == "test"))) for split in ("train", "val", "test")}
+def _splits(images: pd.DataFrame, settings: SampleSettings) -> dict[str, Ints]:
+    holdout_classes = images["label"].isin(holdout_labels(images["label"], settings.holdout_classes))
+    return {
+        split: np.flatnonzero((images["split"] == split) & (~holdout_classes | (split == "test"))) for split in ("train", "val", "test")
+    }
 
 
 def _no_triplet(settings: SampleSettings) -> str:
     if settings.file:
         return f"{settings.file} holds no triplets"
     if settings.method == "uniform":
-        return "the train split has no class of two photographs beside another class: no triplet can be drawn from it"
+        return "the train split has no class of two images beside another class: no triplet can be drawn from it"
     return (
-        f"the train split has no triplet whose relevances differ by {settings.margin:g}: it needs a category (top folder) of two "
-        "photographs beside another, or an in_class_share above 0 and deeper folders; or lower the margin"
+        f"the train split has no triplet whose relevances differ by {settings.relevance_margin:g}: it needs a category (top folder) of two "
+        "images beside another, or an same_category_fraction above 0 and deeper folders; or lower the relevance_margin"
     )
 
 
 def _draw(codes: Ints, settings: SampleSettings, count: int, rng: np.random.Generator) -> Ints:
     """Return (m, 3) indices into `codes`, or none where no triplet exists."""
     if settings.method == "uniform":
-        return _uniform(Rings(codes), settings, rng)
+        return _uniform(HierarchyBlocks(codes), settings, rng)
     if settings.method == "relevance":
-        return _by_relevance(Rings(codes), settings, count, rng)
+        return _by_relevance(HierarchyBlocks(codes), settings, count, rng)
     return _buffered(codes, settings, count, rng)
 
 
-def _uniform(rings: Rings, settings: SampleSettings, rng: np.random.Generator) -> Ints:
+def _uniform(rings: HierarchyBlocks, settings: SampleSettings, rng: np.random.Generator) -> Ints:
     depth = rings.depth
     at = np.argsort(rings.order)
     at = at[_can_ask(rings, settings)[at]]
     positive = rings.member(at[:, None], depth, depth + 1, choose(rings.count(at, depth, depth + 1), settings.positives, rng))
     query, positive = np.repeat(at, settings.positives * settings.negatives), np.repeat(positive.ravel(), settings.negatives)
     outer: Ints | int = 0
-    if settings.near_share:
-        near = (rng.random(len(query)) < settings.near_share) & (rings.count(query, depth - 1, depth) > 0)
+    if settings.same_parent_fraction:
+        near = (rng.random(len(query)) < settings.same_parent_fraction) & (rings.count(query, depth - 1, depth) > 0)
         outer = np.where(near, depth - 1, 0)
     return rings.order[np.stack([query, positive, rings.draw(query, outer, depth, rng)], axis=1)]
 
 
-def _by_relevance(rings: Rings, settings: SampleSettings, count: int, rng: np.random.Generator) -> Ints:
+def _by_relevance(rings: HierarchyBlocks, settings: SampleSettings, count: int, rng: np.random.Generator) -> Ints:
     total = rings.sizes(rings.leaves)[:, 1:] @ grades(rings.depth, settings.weights)[1:]
     query, *shared = draw_graded(rings, _pairs(rings, settings), total, count, rng)
     return rings.order[np.stack([query, *(rings.draw(query, number, number + 1, rng) for number in shared)], axis=1)]
 
 
 def _buffered(codes: Ints, settings: SampleSettings, count: int, rng: np.random.Generator) -> Ints:
-    """Let the photographs stream by once, in random order, and draw as many triplets as their share after each chunk."""
+    """Let the images stream by once, in random order, and draw as many triplets as their share after each chunk."""
     table = grades(codes.shape[1], settings.weights)
-    sampler = BufferSampler(codes, table, settings.buffer_size, settings.in_class_share, settings.margin)
+    sampler = BufferSampler(codes, table, settings.buffer_size, settings.same_category_fraction, settings.relevance_margin)
     stream, drawn = rng.permutation(len(codes)), np.empty((0, 3), dtype=np.int64)
     parts, missing = [drawn], 0
     for first in range(0, len(stream), CHUNK):
@@ -209,7 +211,7 @@ def _buffered(codes: Ints, settings: SampleSettings, count: int, rng: np.random.
     return np.concatenate(parts)
 
 
-def _can_ask(rings: Rings, settings: SampleSettings) -> npt.NDArray[np.bool_]:
+def _can_ask(rings: HierarchyBlocks, settings: SampleSettings) -> npt.NDArray[np.bool_]:
     """Return for each position whether a triplet has it as its query."""
     sizes = rings.sizes(rings.leaves)
     if settings.method == "uniform":
@@ -219,10 +221,10 @@ def _can_ask(rings: Rings, settings: SampleSettings) -> npt.NDArray[np.bool_]:
     return np.repeat(possible, sizes[:, -1] + 1)
 
 
-def _pairs(rings: Rings, settings: SampleSettings) -> Floats:
-    """Return the probabilities of `graded_pairs` where a photograph counts min(T_p, r(i, j))."""
+def _pairs(rings: HierarchyBlocks, settings: SampleSettings) -> Floats:
+    """Return the probabilities of `graded_pairs` where an image counts min(T_p, r(i, j))."""
     table = grades(rings.depth, settings.weights)
-    counted: Floats = np.minimum(settings.positive_cap, table)
+    counted: Floats = np.minimum(settings.max_positive_relevance, table)
     counted[0] = 1  # only whether there is anything outside the category matters
     weights = rings.sizes(rings.leaves) * counted
-    return graded_pairs(weights, table, settings.in_class_share, settings.margin)
+    return graded_pairs(weights, table, settings.same_category_fraction, settings.relevance_margin)

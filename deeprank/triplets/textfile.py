@@ -15,8 +15,8 @@ import pandas as pd
 from deeprank.errors import DataError
 
 NAMED = 5
-HINT = "Not among them are photographs that could not be read or are there twice: `deeprank triplets` and the log of ingest name them"
-HELD_BACK = "Photographs of val and test are kept to test with: leave their lines out, or draw from a folder of the train split alone"
+HINT = "Not among them are images that could not be read or are there twice: `deeprank triplets` and the log of ingest name them"
+HELD_BACK = "Images of val and test are kept to test with: leave their lines out, or draw from a folder of the train split alone"
 
 
 def write_triplet_file(file: Path, frame: pd.DataFrame, paths: list[str], prefix: str = "") -> None:
@@ -25,7 +25,7 @@ def write_triplet_file(file: Path, frame: pd.DataFrame, paths: list[str], prefix
     Args:
         file: where to.
         frame: columns query, positive, negative: indices into `paths`.
-        paths: of the photographs.
+        paths: of the images.
         prefix: folder to put before each path.
 
     """
@@ -48,12 +48,12 @@ def read_triplet_file(file: Path, paths: list[str], prefix: str = "", train: npt
 
     Args:
         file: UTF-8, with or without a byte order mark, lines ended in any way.
-        paths: of the photographs.
+        paths: of the images.
         prefix: folder before each path.
-        train: rows of the train split, where all photographs must be in it.
+        train: rows of the train split, where all images must be in it.
 
     Raises:
-        DataError: the file cannot be read, or lines have not three names, name a photograph that is not in `paths` or not in
+        DataError: the file cannot be read, or lines have not three names, name an image that is not in `paths` or not in
             the train split; the first few lines are said.
 
     """
@@ -73,7 +73,7 @@ def read_triplet_file(file: Path, paths: list[str], prefix: str = "", train: npt
         spelled = list(number)
         for place in bad[:NAMED].tolist():
             column = int(np.argmin(usable[rows[place]]))
-            where = "among the photographs" if rows[place, column] < 0 else "in the train split"
+            where = "among the images" if rows[place, column] < 0 else "in the train split"
             wrong.append((lines[place], f"{spelled[names[3 * place + column]] or 'an empty name'} is not {where}"))
         told = [f"line {line}: {what}" for line, what in sorted(wrong)[:NAMED]]
         if more := len(wrong) + max(len(bad) - NAMED, 0) - len(told):

@@ -1,6 +1,6 @@
 """A model bundle."""
 
-from deeprank.model.bundle import Bundle
+from deeprank.models.bundle import Bundle
 from steps.artifacts.base import Artifact
 
 

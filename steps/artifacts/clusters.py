@@ -1,6 +1,6 @@
 """Clusters of a catalogue."""
 
-from deeprank.search.cluster import Clusters
+from deeprank.search.clusters import Clusters
 from steps.artifacts.base import Artifact
 
 

@@ -1,6 +1,6 @@
 """An evaluation's metrics and tables."""
 
-from deeprank.evaluation.evaluate import Evaluation
+from deeprank.evaluation.evaluation import Evaluation
 from steps.artifacts.base import Artifact
 
 

@@ -1,4 +1,4 @@
-"""A small folder of photographs, ingested and looked at."""
+"""A small folder of images, ingested and looked at."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from tests.drawing import put_all
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes of three photographs."""
-    return put_all(tmp_path / "photographs", {f"{label}/{i}.png": 10 * k + i for k, label in enumerate("xy") for i in range(3)})
+    """Two classes of three images."""
+    return put_all(tmp_path / "images", {f"{label}/{i}.png": 10 * k + i for k, label in enumerate("xy") for i in range(3)})
 
 
 def take(folder: Path, **settings: object) -> tuple[Catalogue, IngestReport]:

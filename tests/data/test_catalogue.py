@@ -1,4 +1,4 @@
-"""The catalogue as a table of events: present state, versions, stored photographs."""
+"""The catalogue as a table of events: present state, versions, stored images."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from deeprank.data.catalogue import COLUMNS, SCHEMA, Catalogue, latest, leave_out, read_events
+from deeprank.data.catalogue import COLUMNS, SCHEMA, Catalogue, exclude, latest, read_events
 from deeprank.errors import DataError
 from tests.drawing import encoded, pattern
 
@@ -67,34 +67,34 @@ def test_rows_of_a_split_are_indices_into_the_frame(catalogue: Catalogue) -> Non
         assert set(catalogue.frame["split"].iloc[found]) == {split}
 
 
-def test_photographs_come_in_the_order_asked_for_and_as_often(catalogue: Catalogue) -> None:
-    all_of_them = catalogue.photographs(range(len(catalogue.frame)))
+def test_images_come_in_the_order_asked_for_and_as_often(catalogue: Catalogue) -> None:
+    all_of_them = catalogue.images(range(len(catalogue.frame)))
     asked = [5, 0, 5, 47, 3]
-    assert catalogue.photographs(asked) == [all_of_them[row] for row in asked]
-    assert catalogue.photographs(np.array([], dtype=np.int64)) == []
+    assert catalogue.images(asked) == [all_of_them[row] for row in asked]
+    assert catalogue.images(np.array([], dtype=np.int64)) == []
     assert len(set(all_of_them)) == len(catalogue.frame)
 
 
-def test_a_lost_photograph_is_reported_with_table_and_version(tmp_path: Path) -> None:
-    photograph = encoded(pattern(1), "JPEG")
-    (catalogue,) = _table(tmp_path / "t.lance", [_event("a", image_row=0, image=photograph), _event("b", image_row=1)])
-    assert catalogue.photographs([0]) == [photograph]
-    with pytest.raises(DataError, match=r"t\.lance version 1 has lost photographs; ingest"):
-        catalogue.photographs([0, 1])
+def test_a_lost_image_is_reported_with_table_and_version(tmp_path: Path) -> None:
+    image = encoded(pattern(1), "JPEG")
+    (catalogue,) = _table(tmp_path / "t.lance", [_event("a", image_row=0, image=image), _event("b", image_row=1)])
+    assert catalogue.images([0]) == [image]
+    with pytest.raises(DataError, match=r"t\.lance version 1 has lost images; ingest"):
+        catalogue.images([0, 1])
 
 
-def test_events_are_read_without_the_photographs(catalogue: Catalogue) -> None:
+def test_events_are_read_without_the_images(catalogue: Catalogue) -> None:
     assert read_events(catalogue.uri).columns.tolist() == COLUMNS
     assert "image" not in COLUMNS
 
 
-def test_photographs_are_left_out_of_the_newest_version_only(tmp_path: Path) -> None:
+def test_images_are_left_out_of_the_newest_version_only(tmp_path: Path) -> None:
     one, other = (
         [_event("a", image_row=0, image=encoded(pattern(1), "JPEG"))],
         [_event("b", image_row=1, image=encoded(pattern(2), "JPEG"))],
     )
     old, new = _table(tmp_path / "t.lance", one, other)
-    assert leave_out(old, [], []) is old
+    assert exclude(old, [], []) is old
     with pytest.raises(DataError, match="newest version, 2, not of the old version 1"):
-        leave_out(old, [0], ["for the test"])
-    assert leave_out(new, [0], ["for the test"]).frame["path"].tolist() == ["b"]
+        exclude(old, [0], ["for the test"])
+    assert exclude(new, [0], ["for the test"]).frame["path"].tolist() == ["b"]

@@ -13,8 +13,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.data.ingest import IngestSettings, SplitShares, require_classes, whole_folder
-from deeprank.data.photographs import canonical, sha256
+from deeprank.data.images import canonical, sha256
+from deeprank.data.ingest import IngestSettings, SplitShares, ingest_folder, require_classes
 from deeprank.errors import ConfigError, DataError
 from deeprank.triplets.sampling import SampleSettings, sample_triplets
 from tests.data.conftest import rows_of, take
@@ -29,7 +29,7 @@ def forbidding() -> Iterator[Path]:
     """A folder of two classes, looked at by someone whom permissions bind: root, who reads everything, becomes nobody meanwhile."""
     user = os.geteuid()
     with tempfile.TemporaryDirectory(dir="/tmp") as scratch:
-        folder = put_all(Path(scratch) / "photographs", {f"{label}/{i}.png": 10 * k + i for k, label in enumerate("xy") for i in range(3)})
+        folder = put_all(Path(scratch) / "images", {f"{label}/{i}.png": 10 * k + i for k, label in enumerate("xy") for i in range(3)})
         if user == 0:
             for path in [Path(scratch), *Path(scratch).rglob("*")]:
                 os.chown(path, NOBODY, NOBODY)
@@ -40,7 +40,7 @@ def forbidding() -> Iterator[Path]:
             os.seteuid(user)
 
 
-def test_a_row_says_what_the_photograph_is(folder: Path) -> None:
+def test_a_row_says_what_the_image_is(folder: Path) -> None:
     put(folder / "Fruit" / "Apple" / "Golden-Delicious" / "a.jpg", encoded(pattern(50, (600, 400)), "JPEG"))
     catalogue, report = take(folder)
     row = rows_of(catalogue)["Fruit/Apple/Golden-Delicious/a.jpg"]
@@ -50,7 +50,7 @@ def test_a_row_says_what_the_photograph_is(folder: Path) -> None:
     assert (row["status"], row["reason"], row["group"]) == ("ok", "", row["id"])
     assert row["split"] in ("train", "val", "test")
     place = catalogue.frame.index[catalogue.frame["path"] == row["path"]]
-    assert catalogue.photographs(place.to_numpy()) == [stored.jpeg]
+    assert catalogue.images(place.to_numpy()) == [stored.jpeg]
     assert (report.found, report.read, report.counts) == (7, 7, {"ok": 7})
 
 
@@ -69,7 +69,7 @@ def test_no_name_of_the_whole_folder_is_too_strange(tmp_path: Path, name: str) -
     assert take(folder)[1].read == 2
     catalogue, report = take(folder)
     assert report.read == 0
-    assert len(catalogue.photographs([0, 1])) == 2
+    assert len(catalogue.images([0, 1])) == 2
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(folder: Path, failing: dic
     failing.clear()
     catalogue, report = take(folder)
     assert (report.read, report.counts) == (2, {"ok": 6})
-    assert catalogue.photographs([1]) == [canonical((folder / "x" / "1.png").read_bytes()).jpeg]
+    assert catalogue.images([1]) == [canonical((folder / "x" / "1.png").read_bytes()).jpeg]
     assert take(folder)[1].read == 0
 
 
@@ -202,7 +202,7 @@ def test_a_file_instead_of_a_folder_ends_the_run(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_file_ends_the_run(tmp_path: Path) -> None:
     (tmp_path / "empty" / "class").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"empty is empty: put photographs into .*empty/<class>/"):
+    with pytest.raises(DataError, match=r"empty is empty: put images into .*empty/<class>/"):
         take(tmp_path / "empty")
     assert not (tmp_path / "catalogues").exists()
 
@@ -211,7 +211,7 @@ def test_a_folder_without_a_file_ends_the_run(tmp_path: Path) -> None:
     ("files", "complaint"),
     [
         ({"x/1.png": 1, "x/2.png": 2}, "only one class, x"),
-        ({"x/1.png": 1, "y/2.png": 2, "z/3.png": 3}, "no class has two photographs"),
+        ({"x/1.png": 1, "y/2.png": 2, "z/3.png": 3}, "no class has two images"),
     ],
     ids=["one class", "no pair"],
 )
@@ -226,23 +226,23 @@ def test_one_pair_beside_another_class_is_enough(tmp_path: Path) -> None:
     folder = put_all(tmp_path / "f", {"x/1.png": 1, "x/2.png": 2, "y/3.png": 3})
     catalogue, report = take(folder)
     require_classes(catalogue.frame, folder)
-    assert report.remarks == ["class y has one photograph: it is never a query or a positive"]
+    assert report.remarks == ["class y has one image: it is never a query or a positive"]
 
 
-def test_the_same_photograph_twice_is_one_photograph(folder: Path) -> None:
+def test_the_same_image_twice_is_one_image(folder: Path) -> None:
     shutil.copy(folder / "x" / "0.png", folder / "x" / "again.png")
     shutil.copy(folder / "x" / "0.png", folder / "y" / "elsewhere.png")
     catalogue, report = take(folder)
     rows = rows_of(catalogue)
     assert rows["x/0.png"]["status"] == "ok"
-    assert (rows["x/again.png"]["status"], rows["x/again.png"]["reason"]) == ("duplicate", "same photograph as x/0.png")
+    assert (rows["x/again.png"]["status"], rows["x/again.png"]["reason"]) == ("duplicate", "same image as x/0.png")
     assert rows["y/elsewhere.png"]["status"] == "duplicate"
-    assert rows["y/elsewhere.png"]["reason"] == "same photograph as x/0.png, which is in another class"
+    assert rows["y/elsewhere.png"]["reason"] == "same image as x/0.png, which is in another class"
     assert report.counts == {"ok": 6, "duplicate": 2}
     assert lance.dataset(catalogue.uri).count_rows("image is not null") == 6
 
 
-def test_a_path_keeps_its_photograph_when_an_earlier_name_comes_along(folder: Path) -> None:
+def test_a_path_keeps_its_image_when_an_earlier_name_comes_along(folder: Path) -> None:
     take(folder)
     shutil.copy(folder / "y" / "0.png", folder / "a.png")
     put(folder / "a" / "copy.png", (folder / "y" / "0.png").read_bytes())
@@ -295,7 +295,7 @@ def test_train_and_val_without_test_are_no_classes(tmp_path: Path) -> None:
         take(put_all(tmp_path / "f", {"train/x/1.png": 1, "val/x/2.png": 2}))
 
 
-def test_files_outside_of_classes_are_no_photographs_of_a_folder_with_splits(tmp_path: Path) -> None:
+def test_files_outside_of_classes_are_no_images_of_a_folder_with_splits(tmp_path: Path) -> None:
     folder = put_all(tmp_path / "f", {"train/1.png": 1, "test/2.png": 2})
     for more in ({}, {"test/3.png": 3}):
         catalogue, report = take(put_all(folder, more))
@@ -303,7 +303,7 @@ def test_files_outside_of_classes_are_no_photographs_of_a_folder_with_splits(tmp
         assert set(report.counts) == {"rejected"}
 
 
-def test_of_the_same_photograph_in_several_splits_the_earliest_keeps_it(tmp_path: Path) -> None:
+def test_of_the_same_image_in_several_splits_the_earliest_keeps_it(tmp_path: Path) -> None:
     same = encoded(pattern(1), "PNG")
     others = {"train/y/3.png": 3, "test/y/4.png": 4}
     folder = put_all(tmp_path / "f", others | {"test/x/1.png": same, "val/x/1.png": same})
@@ -335,14 +335,14 @@ def test_a_second_ingest_reads_nothing_and_makes_no_version(folder: Path) -> Non
 
 def test_a_new_file_is_one_new_version_and_the_old_one_stays_readable(folder: Path) -> None:
     old, _ = take(folder)
-    frame, fingerprint, photographs = old.frame, old.fingerprint, old.photographs(range(6))
+    frame, fingerprint, images = old.frame, old.fingerprint, old.images(range(6))
     put(folder / "x" / "new.png", 60)
     new, report = take(folder)
     assert (report.read, report.found, new.version) == (1, 7, old.version + 1)
     assert "x/new.png" in set(new.frame["path"])
     again = Catalogue(old.uri, old.version)
     assert again.frame.equals(frame)
-    assert (again.fingerprint, again.photographs(range(6))) == (fingerprint, photographs)
+    assert (again.fingerprint, again.images(range(6))) == (fingerprint, images)
     assert new.fingerprint != fingerprint
     assert lance.dataset(new.uri).count_rows() == 7
 
@@ -353,12 +353,12 @@ def test_a_vanished_file_is_removed_once_and_stays_in_the_old_version(folder: Pa
     new, report = take(folder)
     assert (report.removed, report.read, report.found, report.counts) == (1, 0, 5, {"ok": 5})
     assert "x/1.png" not in set(new.state["path"])
-    assert len(Catalogue(old.uri, old.version).photographs(range(6))) == 6
+    assert len(Catalogue(old.uri, old.version).images(range(6))) == 6
     again, report = take(folder)
     assert (report.removed, again.version) == (0, new.version)
 
 
-def test_a_file_that_comes_back_is_the_photograph_it_was(folder: Path) -> None:
+def test_a_file_that_comes_back_is_the_image_it_was(folder: Path) -> None:
     old, _ = take(folder)
     data = (folder / "x" / "1.png").read_bytes()
     (folder / "x" / "1.png").unlink()
@@ -367,7 +367,7 @@ def test_a_file_that_comes_back_is_the_photograph_it_was(folder: Path) -> None:
     back, report = take(folder)
     assert report.read == 1
     assert back.fingerprint == old.fingerprint
-    assert back.photographs(range(6)) == old.photographs(range(6))
+    assert back.images(range(6)) == old.images(range(6))
     assert lance.dataset(back.uri).count_rows("image is not null") == 6
 
 
@@ -379,17 +379,17 @@ def test_a_renamed_file_is_read_again_but_stored_once(folder: Path) -> None:
     assert (report.read, report.removed, report.counts) == (1, 1, {"ok": 6})
     assert (after["id"], after["group"], after["split"], after["label"]) == (before["id"], before["group"], before["split"], "y")
     assert lance.dataset(new.uri).count_rows("image is not null") == 6
-    assert [decoded(jpeg).shape for jpeg in new.photographs(range(6))] == [(64, 64, 3)] * 6
+    assert [decoded(jpeg).shape for jpeg in new.images(range(6))] == [(64, 64, 3)] * 6
 
 
-def test_a_changed_file_is_another_photograph(folder: Path) -> None:
+def test_a_changed_file_is_another_image(folder: Path) -> None:
     old, _ = take(folder)
     put(folder / "x" / "1.png", pattern(70, (80, 80)))
     new, report = take(folder)
     before, after = rows_of(old)["x/1.png"], rows_of(new)["x/1.png"]
     assert (report.read, report.removed, report.counts) == (1, 0, {"ok": 6})
     assert (after["width"], after["id"] != before["id"]) == (80, True)
-    assert old.photographs(range(6))[1] != new.photographs(range(6))[1]
+    assert old.images(range(6))[1] != new.images(range(6))[1]
 
 
 def test_a_file_whose_time_alone_changed_is_read_and_is_no_news(folder: Path) -> None:
@@ -408,7 +408,7 @@ def test_a_rejected_file_that_was_mended_is_taken(folder: Path) -> None:
     assert take(folder)[1].counts == {"ok": 7}
 
 
-def test_a_photograph_keeps_its_split_while_the_catalogue_grows(tmp_path: Path) -> None:
+def test_a_image_keeps_its_split_while_the_catalogue_grows(tmp_path: Path) -> None:
     folder = put_all(tmp_path / "f", {f"{label}/{i}.png": 100 * k + i for k, label in enumerate("xyz") for i in range(8)})
     first = take(folder, shares=THIRDS)[0].frame.set_index("path")["split"]
     put_all(folder, {f"{label}/new-{i}.png": 1000 + 100 * k + i for k, label in enumerate("xyz") for i in range(8)})
@@ -456,7 +456,7 @@ def test_a_joined_group_goes_wholly_to_the_side_of_its_oldest_member(tmp_path: P
     assert {row["group"] for row in after.values()} == {before["x/z.png"]["id"]}
     assert {row["split"] for row in after.values()} == {before["x/z.png"]["split"]}
     assert report.moved == {before["x/b.png"]["split"]: 1}
-    assert f"1 photographs left {before['x/b.png']['split']} because their group joined an older one" in report.remarks
+    assert f"1 images left {before['x/b.png']['split']} because their group joined an older one" in report.remarks
 
 
 def test_near_duplicates_share_group_and_split(folder: Path) -> None:
@@ -500,11 +500,11 @@ def test_an_old_version_gives_the_old_splits_and_triplets_again(folder: Path) ->
 
 def test_an_old_version_needs_no_folder(folder: Path) -> None:
     old, _ = take(folder)
-    frame, photographs = old.frame, old.photographs(range(6))
+    frame, images = old.frame, old.images(range(6))
     shutil.rmtree(folder)
     again, report = take(folder, version=1)
     assert again.frame.equals(frame)
-    assert again.photographs(range(6)) == photographs
+    assert again.images(range(6)) == images
     assert (report.found, report.read, report.removed) == (6, 0, 0)
 
 
@@ -538,22 +538,22 @@ def test_a_version_that_is_not_there_names_those_that_are(folder: Path) -> None:
         take(folder, version=7)
 
 
-def test_of_many_files_each_row_has_its_own_photograph(tmp_path: Path) -> None:
-    colours = {f"{'xy'[i % 2]}/{i:03d}.png": (i % 256, 255 - i % 256, 128 if i < 256 else 0) for i in range(300)}
-    folder = put_all(tmp_path / "f", {path: Image.new("RGB", (16, 16), colour) for path, colour in colours.items()})
+def test_of_many_files_each_row_has_its_own_image(tmp_path: Path) -> None:
+    colors = {f"{'xy'[i % 2]}/{i:03d}.png": (i % 256, 255 - i % 256, 128 if i < 256 else 0) for i in range(300)}
+    folder = put_all(tmp_path / "f", {path: Image.new("RGB", (16, 16), color) for path, color in colors.items()})
     shutil.copy(folder / "x" / "000.png", folder / "x" / "000-again.png")
     catalogue, report = take(folder)
     assert report.counts == {"ok": 300, "duplicate": 1}
     kept = catalogue.frame["path"].tolist()
-    for path, jpeg in zip(kept, catalogue.photographs(range(300)), strict=True):
-        colour = colours[path.replace("-again", "")]
-        assert np.allclose(decoded(jpeg).mean((0, 1)), colour, atol=3), path
+    for path, jpeg in zip(kept, catalogue.images(range(300)), strict=True):
+        color = colors[path.replace("-again", "")]
+        assert np.allclose(decoded(jpeg).mean((0, 1)), color, atol=3), path
 
 
 def test_a_whole_folder_is_one_split_and_train_and_test_are_class_names(tmp_path: Path) -> None:
     folder = put_all(tmp_path / "f", {"train/a/1.png": 1, "test/b/2.png": 2, "bad.txt": b"text"})
     said: list[str] = []
-    catalogue = whole_folder(folder, str(tmp_path / "catalogues"), said.append)
+    catalogue = ingest_folder(folder, str(tmp_path / "catalogues"), said.append)
     assert catalogue.frame["label"].tolist() == ["test/b", "train/a"]
     assert set(catalogue.frame["split"]) == {"train"}
     assert "bad.txt: rejected: in no class folder" in said

@@ -9,25 +9,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeprank.data.ingest import SplitShares, require_classes, whole_folder
-from deeprank.data.photographs import canonical
+from deeprank.data.images import canonical
+from deeprank.data.ingest import SplitShares, ingest_folder, require_classes
 from deeprank.errors import DataError
 from tests.data.conftest import rows_of, take
 from tests.drawing import decoded, encoded, pattern, put, put_all
 
 
-def test_a_folder_without_a_usable_photograph_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_folder_without_a_usable_image_is_refused_by_name(tmp_path: Path) -> None:
     folder = put_all(tmp_path / "f", {"x/1.png": b"text", "1.png": 1})
     catalogue, report = take(folder)
     assert report.counts == {"rejected": 2}
-    with pytest.raises(DataError, match=f"{folder}: not one file is a readable photograph in a class folder"):
+    with pytest.raises(DataError, match=f"{folder}: not one file is a readable image in a class folder"):
         require_classes(catalogue.frame, folder)
 
 
-def test_a_whole_folder_without_a_photograph_is_refused(tmp_path: Path) -> None:
+def test_a_whole_folder_without_a_image_is_refused(tmp_path: Path) -> None:
     folder = put_all(tmp_path / "f", {"x/1.png": b"text"})
-    with pytest.raises(DataError, match="not one file is a readable photograph"):
-        whole_folder(folder, str(tmp_path / "catalogues"), lambda _: None)
+    with pytest.raises(DataError, match="not one file is a readable image"):
+        ingest_folder(folder, str(tmp_path / "catalogues"), lambda _: None)
 
 
 def test_a_duplicate_takes_over_when_its_original_vanishes(folder: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_duplicate_takes_over_when_its_original_vanishes(folder: Path) -> None
     assert (after["id"], after["split"]) == (before["id"], before["split"])
     assert report.counts == {"ok": 6}
     place = int(np.flatnonzero(new.frame["path"] == "y/copy.png")[0])
-    assert new.photographs([place]) == old.photographs([int(np.flatnonzero(old.frame["path"] == "x/0.png")[0])])
+    assert new.images([place]) == old.images([int(np.flatnonzero(old.frame["path"] == "x/0.png")[0])])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -56,7 +56,7 @@ def test_after_any_history_the_catalogue_holds_what_the_folder_holds(tmp_path: P
         contents = {file.read_bytes() for file in files}
         kept = [(folder / path).read_bytes() for path in catalogue.frame["path"]]
         assert len(kept) == len(set(kept)) == len(contents)
-        assert catalogue.photographs(range(len(kept))) == [canonical(data).jpeg for data in kept]
+        assert catalogue.images(range(len(kept))) == [canonical(data).jpeg for data in kept]
         for row in catalogue.frame.itertuples():
             assert splits.setdefault(row.id, row.split) == row.split
         for _ in range(rng.randint(1, 4)):
@@ -115,7 +115,7 @@ def _odd(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["broken.avif", "long-comment.gif", "too-wide.png"])
-def test_an_odd_file_is_a_photograph_or_a_data_error(name: str) -> None:
+def test_an_odd_file_is_a_image_or_a_data_error(name: str) -> None:
     try:
         found = canonical(_odd(name))
     except DataError as error:
@@ -124,11 +124,11 @@ def test_an_odd_file_is_a_photograph_or_a_data_error(name: str) -> None:
         assert decoded(found.jpeg).shape == (found.height, found.width, 3)
 
 
-def test_a_dark_16_bit_photograph_stays_dark() -> None:
+def test_a_dark_16_bit_image_stays_dark() -> None:
     found = canonical(encoded(Image.fromarray(np.full((64, 64), 200, np.uint16))))
     assert decoded(found.jpeg).mean() < 5
 
 
-def test_a_floating_point_photograph_of_0_to_1_is_not_black() -> None:
+def test_a_floating_point_image_of_0_to_1_is_not_black() -> None:
     found = canonical(encoded(Image.fromarray(np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))), "TIFF"))
     assert decoded(found.jpeg).max() > 100

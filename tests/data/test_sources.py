@@ -1,4 +1,4 @@
-"""Where photographs come from, in order; and the download, against a repository on this disk."""
+"""Where images come from, in order; and the download, against a repository on this disk."""
 
 import os
 import shutil
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from deeprank.data import sources
-from deeprank.data.ingest import IngestSettings, RenderedSettings
+from deeprank.data.ingest import IngestSettings, SyntheticSettings
 from deeprank.data.sources import fetch_grocery, source_folder
 from deeprank.errors import DataError
 from tests.drawing import put_all
 
-FEW = RenderedSettings(classes=2, images=2)
+FEW = SyntheticSettings(classes=2, images=2)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_auto_takes_the_given_folder_first_and_says_why(alone: Path, monkeypatch
     assert "because DEEPRANK_DATA says so" in line
 
 
-def test_auto_takes_the_photographs_beside_the_project_next(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_the_images_beside_the_project_next(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPRANK_DATA", "")
     shared = put_all(alone / "work" / "shared" / "data" / "grocery", {"x/1.png": 1})
     folder, (line,) = found(IngestSettings())
@@ -58,22 +58,22 @@ def test_auto_takes_what_was_downloaded_next(alone: Path) -> None:
     assert sources.GROCERY_COMMIT[:10] in line
 
 
-def test_auto_renders_photographs_last_and_says_why(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_renders_images_last_and_says_why(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(alone))
-    folder, (line,) = found(IngestSettings(rendered=FEW))
-    assert "rendered ones, because the public grocery photographs cannot be had (git is not installed)" in line
+    folder, (line,) = found(IngestSettings(synthetic=FEW))
+    assert "synthetic ones, because the public grocery images cannot be had (git is not installed)" in line
     assert len(list(folder.rglob("*.jpg"))) == 4
 
 
-def test_photographs_are_rendered_once_for_each_setting() -> None:
-    settings = IngestSettings(source="rendered", rendered=FEW)
+def test_images_are_rendered_once_for_each_setting() -> None:
+    settings = IngestSettings(source="synthetic", synthetic=FEW)
     folder, said = found(settings)
     files = sorted(folder.rglob("*.jpg"))
     times = [file.stat().st_mtime_ns for file in files]
     assert (len(files), said) == (4, [])
     assert found(settings)[0] == folder
     assert [file.stat().st_mtime_ns for file in files] == times
-    other, _ = found(IngestSettings(source="rendered", rendered=FEW.model_copy(update={"seed": 1})))
+    other, _ = found(IngestSettings(source="synthetic", synthetic=FEW.model_copy(update={"seed": 1})))
     assert other != folder
     assert [path.name for path in folder.parent.iterdir() if path.name.endswith(".part")] == []
 
@@ -107,7 +107,7 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(folder.as_uri(), pinned, folder)
 
 
-def test_the_pinned_commit_is_fetched_without_what_is_no_photograph(repository: Repository, tmp_path: Path) -> None:
+def test_the_pinned_commit_is_fetched_without_what_is_no_image(repository: Repository, tmp_path: Path) -> None:
     dataset = fetch_grocery(tmp_path / "state" / "data" / "grocery", repository.url, repository.commit, host="")
     assert sorted(file.relative_to(dataset).as_posix() for file in dataset.rglob("*") if file.is_file()) == [
         "test/x/2.png",

@@ -18,7 +18,7 @@ import pytest
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.home import PROJECT
-from deeprank.model.bundle import Bundle
+from deeprank.models.bundle import Bundle
 from deeprank.triplets.sampling import Triplets
 from tests.serving.conftest import make_checked_release
 
@@ -158,18 +158,18 @@ def _wait(name: str, url: str) -> None:
             time.sleep(1)
 
 
-def test_a_container_serves_a_release(container: tuple[str, str], catalogue: Catalogue, rendered_folder: Path) -> None:
+def test_a_container_serves_a_release(container: tuple[str, str], catalogue: Catalogue, synthetic_folder: Path) -> None:
     name, url = container
     _wait(name, url)
     row = catalogue.frame.iloc[0]
-    photograph = (rendered_folder / row["path"]).read_bytes()
+    image = (synthetic_folder / row["path"]).read_bytes()
     with httpx.Client(base_url=url, timeout=60) as client:
-        asked = {"files": {"image": photograph}, "data": {"k": "3"}}
+        asked = {"files": {"image": image}, "data": {"k": "3"}}
         assert client.post("/v1/search", **asked).status_code == 401
         client.headers["Authorization"] = f"Bearer {TOKEN}"
         answer = client.post("/v1/search", **asked)
         assert answer.status_code == 200, answer.text
-        nearest = answer.json()["neighbours"][0]
+        nearest = answer.json()["neighbors"][0]
         assert (nearest["id"], nearest["label"]) == (row["id"], row["label"])
         assert nearest["distance"] == pytest.approx(0, abs=1e-3)
         assert client.get(f"/v1/images/{row['id']}").headers["content-type"] == "image/jpeg"
@@ -178,7 +178,7 @@ def test_a_container_serves_a_release(container: tuple[str, str], catalogue: Cat
 
 
 def test_a_service_that_does_not_answer_is_unwell_and_a_job_is_well(image: str) -> None:
-    healthy = ("-S", "docker/healthy.py")
+    healthy = ("-S", "docker/healthcheck.py")
     _run(*RUN, "--rm", "--entrypoint", "python", image, *healthy)
     with pytest.raises(AssertionError, match="Connection refused"):
         _run(*RUN, "--rm", "--entrypoint", "python", image, *healthy, "serve", "--port", "1")

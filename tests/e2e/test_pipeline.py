@@ -1,4 +1,4 @@
-"""The main job, through `zenml pipeline run`, on rendered photographs. The tests build on each other, in order."""
+"""The main job, through `zenml pipeline run`, on rendered images. The tests build on each other, in order."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from deeprank.data.rendered import render
+from deeprank.data.synthetic import render
 from tests.e2e.conftest import LAST_RUN, Copy
 
 STEPS = {"ingest", "leakage", "drift", "sample_triplets", "train", "evaluate", "cluster", "index", "register", "report", "service"}
 # What looks at the world, or tells of this very run.
 ALWAYS = dict.fromkeys(("ingest", "drift", "report", "service"), "completed")
 CACHED = dict.fromkeys(STEPS, "cached") | ALWAYS
-FIGURES = {"photographs", "triplet_grid", "curves", "neighbour_gallery", "recall_curve", "confusion", "per_class", "embedding_map"}
+FIGURES = {"images", "triplet_grid", "curves", "neighbor_gallery", "recall_curve", "confusion", "per_class", "embedding_map"}
 FIGURES |= {"cluster_choice", "cluster_tree", "cluster_map", "cluster_montage", "index_choice", "explained"}
 
 
@@ -23,7 +23,7 @@ def first(project: Copy) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def photographs(project: Copy, first: dict[str, Any]) -> Path:
+def images(project: Copy, first: dict[str, Any]) -> Path:
     return Path(project.mlflow_run(first["name"])["tags"]["catalogue.source"])
 
 
@@ -35,7 +35,7 @@ def test_its_mlflow_run_holds_parameters_curves_metrics_versions_and_pictures(pr
     run = project.mlflow_run(first["name"])
     metrics = run["metrics"]
     assert run["params"]["train.epochs"] == "2"
-    assert run["params"]["ingest.rendered.classes"] == "12"
+    assert run["params"]["ingest.synthetic.classes"] == "12"
     assert run["params"]["train.augment.flip"] == "0.5"
     assert len(run["curve"]) == 2
     assert metrics["data.files.ok"] + metrics["data.files.duplicate"] + metrics["data.files.rejected"] == metrics["data.files.found"] == 192
@@ -53,31 +53,27 @@ def test_it_registers_one_version_as_challenger(project: Copy, first: dict[str, 
     assert version["reason"].startswith("no champion yet: recall@1")
 
 
-def test_search_finds_a_photograph_of_the_catalogue_first_at_distance_0(project: Copy, photographs: Path) -> None:
-    photograph = next(photographs.rglob("000.jpg"))
-    found = project.run("deeprank", "search", "--model", "models:/smoke/1", str(photograph), "-k", "3", "--json")
-    neighbours = json.loads(found.stdout)["neighbours"]
-    assert len(neighbours) == 3
-    assert photographs / neighbours[0]["path"] == photograph
-    assert neighbours[0]["distance"] == pytest.approx(0, abs=1e-5)
+def test_search_finds_a_image_of_the_catalogue_first_at_distance_0(project: Copy, images: Path) -> None:
+    image = next(images.rglob("000.jpg"))
+    found = project.run("deeprank", "search", "--model", "models:/smoke/1", str(image), "-k", "3", "--json")
+    neighbors = json.loads(found.stdout)["neighbors"]
+    assert len(neighbors) == 3
+    assert images / neighbors[0]["path"] == image
+    assert neighbors[0]["distance"] == pytest.approx(0, abs=1e-5)
 
 
-def test_search_and_distance_agree(project: Copy, photographs: Path) -> None:
-    photograph = next(photographs.rglob("001.jpg"))
-    found = project.run("deeprank", "search", "--model", "models:/smoke@challenger", str(photograph), "-k", "4", "--json")
-    last = json.loads(found.stdout)["neighbours"][-1]
-    told = project.run(
-        "deeprank", "distance", "-m", "models:/smoke/1", "-i1", str(photograph), "-i2", str(photographs / last["path"]), "--json"
-    )
+def test_search_and_distance_agree(project: Copy, images: Path) -> None:
+    image = next(images.rglob("001.jpg"))
+    found = project.run("deeprank", "search", "--model", "models:/smoke@challenger", str(image), "-k", "4", "--json")
+    last = json.loads(found.stdout)["neighbors"][-1]
+    told = project.run("deeprank", "distance", "-m", "models:/smoke/1", "-i1", str(image), "-i2", str(images / last["path"]), "--json")
     assert json.loads(told.stdout)["distance"] == pytest.approx(last["distance"], abs=1e-5)
 
 
-def test_evaluate_prints_the_names_that_mlflow_has(project: Copy, photographs: Path) -> None:
-    told = project.run(
-        "deeprank", "evaluate", "--model", "models:/smoke/1", "--queries", str(photographs), "--gallery", str(photographs), "--json"
-    )
+def test_evaluate_prints_the_names_that_mlflow_has(project: Copy, images: Path) -> None:
+    told = project.run("deeprank", "evaluate", "--model", "models:/smoke/1", "--queries", str(images), "--gallery", str(images), "--json")
     result = json.loads(told.stdout)
-    # Each photograph finds itself.
+    # Each image finds itself.
     assert result["fine"]["recall_at_1"] == 1
     assert set(result["fine"]) == set(result["coarse"]) == {"recall_at_1", "recall_at_5", "recall_at_10", "map_at_r"}
     assert 0 < result["triplet_accuracy"] <= 1
@@ -107,9 +103,9 @@ def test_a_changed_line_in_training_runs_training_and_what_its_result_changes(pr
     source.write_text(text)
 
 
-def test_a_new_photograph_runs_every_step_and_leaves_the_old_version_readable(project: Copy, photographs: Path) -> None:
-    folder = next(photographs.rglob("000.jpg")).parent
-    render(0, 99).save(folder / "new photograph.JPG", quality=90)
+def test_a_new_image_runs_every_step_and_leaves_the_old_version_readable(project: Copy, images: Path) -> None:
+    folder = next(images.rglob("000.jpg")).parent
+    render(0, 99).save(folder / "new image.JPG", quality=90)
     run = project.pipeline()
     assert run["steps"] == dict.fromkeys(STEPS, "completed")
     tracked = project.mlflow_run(run["name"])

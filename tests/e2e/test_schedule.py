@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deeprank.data.rendered import write_rendered
+from deeprank.data.synthetic import write_synthetic
 from tests.e2e.conftest import LAST_RUN, Copy
 
 pytestmark = [
@@ -29,9 +29,9 @@ pytestmark = [
 LIMIT = 1500
 CONFIG = """
 parameters:
-  ingest: {{source: {photographs}}}
-  due: {{min_new_images: 6, start: champion}}
-  train: {{epochs: 1, train_sizes: [64], search_size: 64, classes_per_batch: 4, precision: fp32}}
+  ingest: {{source: {images}}}
+  retraining_due: {{min_new_images: 6, init: champion}}
+  train: {{epochs: 1, train_image_sizes: [64], eval_image_size: 64, classes_per_batch: 4, precision: fp32}}
   register: {{name: smoke, promotion: {{min_queries: 10, floor: {floor}}}}}
   service: {{url: "{url}", on_failure: stop}}
 """
@@ -60,14 +60,14 @@ def daemon(crontab: None) -> Iterator[None]:
         process.terminate()
 
 
-def _grow(photographs: Path, images: int) -> None:
-    """Have as many photographs of each of six products; those that are there stay."""
-    every = photographs.with_name("every")
+def _grow(folder: Path, count: int) -> None:
+    """Have as many images of each of six products; those that are there stay."""
+    every = folder.with_name("every")
     if not every.exists():
-        write_rendered(every, classes=6, images=16, size=96)
+        write_synthetic(every, classes=6, images=16, size=96)
     for file in every.rglob("*.jpg"):
-        if int(file.stem) < images:
-            target = photographs / file.relative_to(every)
+        if int(file.stem) < count:
+            target = folder / file.relative_to(every)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
 
@@ -104,32 +104,32 @@ def test_cron_retrains_on_what_came_and_then_finds_nothing_new(project: Copy, da
 
 
 def _find_what_is_too_little(project: Copy, tmp_path: Path, url: str) -> None:
-    """One photograph more: no training is due, but the service finds it, once the run has ended."""
-    every, photographs = tmp_path / "every", tmp_path / "photographs"
+    """One image more: no training is due, but the service finds it, once the run has ended."""
+    every, images = tmp_path / "every", tmp_path / "images"
     file = next(path for path in sorted(every.rglob("*.jpg")) if int(path.stem) == 15)
-    shutil.copy(file, photographs / file.relative_to(every))
-    indexed = httpx.get(f"{url}/v1/model").json()["photographs"]
+    shutil.copy(file, images / file.relative_to(every))
+    indexed = httpx.get(f"{url}/v1/model").json()["images"]
     project.run("zenml", "pipeline", "run", "pipelines.retraining", "-c", str(project.folder / "nightly.yaml"))
     tags = project.mlflow_run(project.python(LAST_RUN)["name"])["tags"]
-    assert tags["retrain.reason"].startswith("1 new photographs and 0 gone since version 2 was trained")
-    assert tags["refresh"] == "registered smoke version 3: the model of version 2, its index with 1 photographs more and 0 fewer"
+    assert tags["retrain.reason"].startswith("1 new images and 0 gone since version 2 was trained")
+    assert tags["refresh"] == "registered smoke version 3: the model of version 2, its index with 1 images more and 0 fewer"
     assert (tags["service.state"], tags["service.reason"]) == ("taken", "it serves smoke version 3")
     answer = httpx.get(f"{url}/v1/model").json()
-    assert (answer["version"], answer["photographs"]) == (3, indexed + 1)
-    nearest = httpx.post(f"{url}/v1/search", files={"image": file.read_bytes()}).json()["neighbours"][0]
+    assert (answer["version"], answer["images"]) == (3, indexed + 1)
+    nearest = httpx.post(f"{url}/v1/search", files={"image": file.read_bytes()}).json()["neighbors"][0]
     assert nearest["path"].endswith(str(file.relative_to(every)))
     assert nearest["distance"] < 1e-3
 
 
 def _retrain_twice(project: Copy, tmp_path: Path, url: str) -> None:
-    photographs, config = tmp_path / "photographs", project.folder / "nightly.yaml"
-    _grow(photographs, 12)
+    images, config = tmp_path / "images", project.folder / "nightly.yaml"
+    _grow(images, 12)
     # Below the floor: a training that makes no champion.
-    config.write_text(CONFIG.format(photographs=photographs, floor=1.0, url=url))
+    config.write_text(CONFIG.format(images=images, floor=1.0, url=url))
     project.run("zenml", "pipeline", "run", "pipelines.retraining", "-c", str(config))
     assert [(version["version"], version["aliases"]) for version in project.models()] == [(1, "challenger")]
-    _grow(photographs, 14)
-    config.write_text(CONFIG.format(photographs=photographs, floor=0.0, url=url))
+    _grow(images, 14)
+    config.write_text(CONFIG.format(images=images, floor=0.0, url=url))
 
     # Twice: there is one entry.
     for cron in ("0 3 * * *", "*/2 * * * *"):
@@ -145,7 +145,7 @@ def _retrain_twice(project: Copy, tmp_path: Path, url: str) -> None:
     while _log(log).count(" starting\n") > _log(log).count("ended with exit code") and time.monotonic() < until:
         time.sleep(1)
 
-    due = "training is due: 12 new photographs and 0 gone since version 1"
+    due = "training is due: 12 new images and 0 gone since version 1"
     not_due = "no training is due, its steps are skipped: nothing new since version 2"
     assert text.count(due) == text.count(not_due) == 1, text[-8000:]
     events = (due, "registered smoke version 2 (challenger, champion)", "service taken: it serves smoke version 2", not_due)

@@ -1,4 +1,4 @@
-"""What is drawn as the reason of a likeness is its exact division among the places of either photograph."""
+"""What is drawn as the reason of a likeness is its exact division among the places of either image."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -13,53 +13,53 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.data.photographs import canonical
-from deeprank.data.rendered import render
+from deeprank.data.images import canonical
+from deeprank.data.synthetic import render
 from deeprank.errors import ModelError
 from deeprank.evaluation.explain import SIDE, Explanation, _regridded, explained, explanation_figure, overlay, overlay_png, similarity_maps
-from deeprank.evaluation.figures import NEUTRAL, RIGHT, WRONG, short
-from deeprank.model.bundle import Bundle
-from deeprank.model.embedding import embed_jpegs
-from deeprank.model.network import Embedder, EmbeddingNet, NetworkSettings, Projection, SearchNet, create_network
-from deeprank.model.preprocessing import Preprocessing
+from deeprank.models.bundle import Bundle
+from deeprank.models.embedding_model import Embedder, EmbeddingModel, ModelSettings, Projection, SearchModel, create_model
+from deeprank.models.inference import embed_jpegs
+from deeprank.models.preprocessing import Preprocessing
+from deeprank.plotting.style import NEUTRAL, RIGHT, WRONG, short_label
 from tests.drawing import encoded, pattern
 
 PREPROCESSING = Preprocessing(size=128)
-TINY = NetworkSettings(backbone="test_efficientnet", weights="none", dimensions=16, frozen_stages=0, general=0)
+TINY = ModelSettings(backbone="test_efficientnet", weights="none", embedding_dim=16, frozen_stages=0, pretrained_share=0)
 KINDS: dict[str, dict[str, object]] = {
-    "learnt": {},
-    "frozen, no head": {"dimensions": 0},
+    "learned": {},
+    "frozen, no head": {"embedding_dim": 0},
     "some stages frozen": {"frozen_stages": 3},
-    "hidden layers": {"hidden": (24, 20), "dropout": 0.5},
+    "hidden layers": {"hidden_dims": (24, 20), "dropout": 0.5},
     "low resolution": {"multiscale": True},
-    "the paper's": {"multiscale": True, "hidden": (24,)},
-    "search": {"general": 0.4},
-    "search, the paper's": {"general": 0.4, "multiscale": True, "hidden": (24,)},
+    "the paper's": {"multiscale": True, "hidden_dims": (24,)},
+    "search": {"pretrained_share": 0.4},
+    "search, the paper's": {"pretrained_share": 0.4, "multiscale": True, "hidden_dims": (24,)},
     "norm after pooling": {"backbone": "test_convnext"},
-    "search, norm after pooling": {"backbone": "test_convnext", "general": 0.4},
+    "search, norm after pooling": {"backbone": "test_convnext", "pretrained_share": 0.4},
 }
 
 
 @pytest.fixture(scope="module")
-def photographs() -> tuple[bytes, bytes]:
+def images() -> tuple[bytes, bytes]:
     first, second = (canonical(encoded(pattern(seed, size))).jpeg for seed, size in ((1, (160, 130)), (2, (128, 190))))
     return first, second
 
 
 def _net(kind: str) -> Embedder:
-    """Return a net with random weights, biases and centres; what was before training differs from what is after it."""
+    """Return a net with random weights, biases and centers; what was before training differs from what is after it."""
     torch.manual_seed(0)
-    net = create_network(TINY.model_copy(update=KINDS[kind]))
+    model = create_model(TINY.model_copy(update=KINDS[kind]))
     noise = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for name, value in net.named_parameters():
+        for name, value in model.named_parameters():
             if name.endswith("bias") or "norm" in name:
                 value.add_(0.1 * torch.randn(value.shape, generator=noise))
-        if isinstance(net, SearchNet):
-            next(net.tuned.upper.parameters()).mul_(1.2)
-            for projection in (net.before, net.after):
-                projection.centre.copy_(0.05 * torch.randn(projection.centre.shape, generator=noise))
-    return net.eval()
+        if isinstance(model, SearchModel):
+            next(model.tuned.upper.parameters()).mul_(1.2)
+            for projection in (model.before, model.after):
+                projection.center.copy_(0.05 * torch.randn(projection.center.shape, generator=noise))
+    return model.eval()
 
 
 def _cells(upper: torch.nn.Module, shared: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,45 +77,45 @@ def _cells(upper: torch.nn.Module, shared: Tensor) -> tuple[Tensor, Tensor]:
     return cells, rest
 
 
-def _learnt(net: EmbeddingNet, pixels: Tensor, cells: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each cell's part of the learnt embedding (h * w, d), and the part that no cell has, layer by layer."""
-    for layer in net.hidden:
+def _learned(model: EmbeddingModel, pixels: Tensor, cells: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each cell's part of the learned embedding (h * w, d), and the part that no cell has, layer by layer."""
+    for layer in model.hidden_layers:
         if isinstance(layer, torch.nn.Linear):
             cells, rest = cells @ layer.weight.T, rest @ layer.weight.T + layer.bias
         elif isinstance(layer, torch.nn.ReLU):
             awake = (cells.sum(0) + rest > 0).float()
             cells, rest = cells * awake, rest * awake
-    if net.low_resolution is not None:
+    if model.low_resolution is not None:
         length = (cells.sum(0) + rest).norm()
-        low = net.low_resolution(pixels)[0].view(2, 96, 16)
+        low = model.low_resolution(pixels)[0].view(2, 96, 16)
         # Of each of 16 places a branch holds 96 numbers; in the other places' numbers a place has no part.
         cells = torch.cat([cells / length, *(torch.diag_embed(branch).permute(1, 0, 2).flatten(1) for branch in low)], dim=1)
         rest = torch.cat([rest / length, torch.zeros(low.numel())])
-    if isinstance(net.head, torch.nn.Linear):
-        cells, rest = cells @ net.head.weight.T, rest @ net.head.weight.T + net.head.bias
+    if isinstance(model.head, torch.nn.Linear):
+        cells, rest = cells @ model.head.weight.T, rest @ model.head.weight.T + model.head.bias
     length = (cells.sum(0) + rest).norm()
     return cells / length, rest / length
 
 
 def _general(projection: Projection, cells: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
     length = (cells.sum(0) + rest).norm()
-    cells, rest = cells / length @ projection.matrix.T, (rest / length - projection.centre) @ projection.matrix.T
+    cells, rest = cells / length @ projection.matrix.T, (rest / length - projection.center) @ projection.matrix.T
     length = (cells.sum(0) + rest).norm()
     return cells / length, rest / length
 
 
 @torch.no_grad()
-def _slowly(net: Embedder, jpeg: bytes, other: bytes) -> np.ndarray:
-    """Return the map of a photograph, the embedding of each cell followed through the net by hand."""
-    towards = torch.from_numpy(embed_jpegs(net, PREPROCESSING, [other])[0])
-    tuned = net.tuned if isinstance(net, SearchNet) else net
+def _slowly(model: Embedder, jpeg: bytes, other: bytes) -> np.ndarray:
+    """Return the map of an image, the embedding of each cell followed through the net by hand."""
+    towards = torch.from_numpy(embed_jpegs(model, PREPROCESSING, [other])[0])
+    tuned = model.tuned if isinstance(model, SearchModel) else model
     pixels = tuned.pixels(PREPROCESSING(jpeg)[None])
     shared = tuned.lower(pixels)
     after = _cells(tuned.upper, shared)
-    parts = [_learnt(tuned, pixels, *after)]
-    if isinstance(net, SearchNet):
-        shares = [(1 - net.general) ** 0.5, (net.general / 2) ** 0.5, (net.general / 2) ** 0.5]
-        parts += [_general(net.before, *_cells(net.original, shared)), _general(net.after, *after)]
+    parts = [_learned(tuned, pixels, *after)]
+    if isinstance(model, SearchModel):
+        shares = [(1 - model.pretrained_share) ** 0.5, (model.pretrained_share / 2) ** 0.5, (model.pretrained_share / 2) ** 0.5]
+        parts += [_general(model.before, *_cells(model.original, shared)), _general(model.after, *after)]
         parts = [(share * cells, share * rest) for share, (cells, rest) in zip(shares, parts, strict=True)]
     cells, rest = (torch.cat(of, dim=-1) for of in zip(*parts, strict=True))
     side = round(len(cells) ** 0.5)
@@ -123,20 +123,20 @@ def _slowly(net: Embedder, jpeg: bytes, other: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cells_share_is_its_own_embedding_times_the_other_photographs(kind: str, photographs: tuple[bytes, bytes]) -> None:
-    net, (first, second) = _net(kind), photographs
-    found = similarity_maps(net, PREPROCESSING, first, second)
+def test_a_cells_share_is_its_own_embedding_times_the_other_images(kind: str, images: tuple[bytes, bytes]) -> None:
+    model, (first, second) = _net(kind), images
+    found = similarity_maps(model, PREPROCESSING, first, second)
     assert found.first.shape == found.second.shape == (4, 4)
     assert found.first.dtype == np.float32
-    assert np.allclose(found.first, _slowly(net, first, second), atol=1e-5)
-    assert np.allclose(found.second, _slowly(net, second, first), atol=1e-5)
+    assert np.allclose(found.first, _slowly(model, first, second), atol=1e-5)
+    assert np.allclose(found.second, _slowly(model, second, first), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_shares_sum_to_the_similarity_that_search_sees(kind: str, photographs: tuple[bytes, bytes]) -> None:
-    net = _net(kind)
-    found = similarity_maps(net, PREPROCESSING, *photographs)
-    one, other = embed_jpegs(net, PREPROCESSING, photographs).astype(np.float64)
+def test_shares_sum_to_the_similarity_that_search_sees(kind: str, images: tuple[bytes, bytes]) -> None:
+    model = _net(kind)
+    found = similarity_maps(model, PREPROCESSING, *images)
+    one, other = embed_jpegs(model, PREPROCESSING, images).astype(np.float64)
     assert found.similarity == pytest.approx(one @ other, abs=1e-5)
     assert found.distance == pytest.approx(np.linalg.norm(one - other), abs=1e-5)
     assert found.first.sum() == pytest.approx(found.similarity, abs=1e-4)
@@ -151,67 +151,67 @@ def test_cells_of_branches_on_another_grid_keep_sum_place_and_evenness(side: int
     assert one.sum() == pytest.approx(2)
     assert even.sum() == pytest.approx(16)
     assert (even * side**2 / 16).sub(1).abs().max() < 0.1
-    centres = (torch.arange(side) + 0.5) / side
-    middle = (one.sum(1) @ centres / 2, one.sum(0) @ centres / 2)
+    centers = (torch.arange(side) + 0.5) / side
+    middle = (one.sum(1) @ centers / 2, one.sum(0) @ centers / 2)
     assert np.allclose(middle, (0.5 / 4, 1.5 / 4), atol=0.05)
 
 
-def test_any_size_of_photograph_can_be_explained(photographs: tuple[bytes, bytes]) -> None:
-    found = similarity_maps(_net("the paper's"), Preprocessing(size=192), *photographs)
+def test_any_size_of_image_can_be_explained(images: tuple[bytes, bytes]) -> None:
+    found = similarity_maps(_net("the paper's"), Preprocessing(size=192), *images)
     assert found.first.shape == (6, 6)
     assert found.first.sum() == pytest.approx(found.similarity, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["learnt", "search, the paper's"])
-def test_swapping_the_photographs_swaps_the_maps_and_asking_again_changes_nothing(kind: str, photographs: tuple[bytes, bytes]) -> None:
-    net, (first, second) = _net(kind), photographs
-    found, swapped, again = (similarity_maps(net, PREPROCESSING, *pair) for pair in ((first, second), (second, first), (first, second)))
+@pytest.mark.parametrize("kind", ["learned", "search, the paper's"])
+def test_swapping_the_images_swaps_the_maps_and_asking_again_changes_nothing(kind: str, images: tuple[bytes, bytes]) -> None:
+    model, (first, second) = _net(kind), images
+    found, swapped, again = (similarity_maps(model, PREPROCESSING, *pair) for pair in ((first, second), (second, first), (first, second)))
     assert np.allclose(found.first, swapped.second, atol=1e-5)
     assert np.allclose(found.second, swapped.first, atol=1e-5)
     assert np.array_equal(found.first, again.first)
     assert (found.similarity, found.distance) == (again.similarity, again.distance)
 
 
-def test_the_net_is_left_as_it_was(photographs: tuple[bytes, bytes]) -> None:
-    net = _net("search, the paper's")
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    wants = {name: value.requires_grad for name, value in net.named_parameters()}
-    similarity_maps(net, PREPROCESSING, *photographs)
-    assert all(value.grad is None for value in net.parameters())
-    assert {name: value.requires_grad for name, value in net.named_parameters()} == wants
-    assert not any(module.training or module._forward_hooks for module in net.modules())
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+def test_the_net_is_left_as_it_was(images: tuple[bytes, bytes]) -> None:
+    model = _net("search, the paper's")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    wants = {name: value.requires_grad for name, value in model.named_parameters()}
+    similarity_maps(model, PREPROCESSING, *images)
+    assert all(value.grad is None for value in model.parameters())
+    assert {name: value.requires_grad for name, value in model.named_parameters()} == wants
+    assert not any(module.training or module._forward_hooks for module in model.modules())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_threads_that_share_a_net_do_not_see_each_others_photographs() -> None:
-    net = _net("search")
+def test_threads_that_share_a_net_do_not_see_each_others_images() -> None:
+    model = _net("search")
     pairs = [tuple(canonical(encoded(pattern(2 * seed + i, (128, 128)))).jpeg for i in (0, 1)) for seed in range(4)]
-    alone = [similarity_maps(net, PREPROCESSING, *pair) for pair in pairs]
+    alone = [similarity_maps(model, PREPROCESSING, *pair) for pair in pairs]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda pair: similarity_maps(net, PREPROCESSING, *pair), pairs * 2))
+        together = list(pool.map(lambda pair: similarity_maps(model, PREPROCESSING, *pair), pairs * 2))
     for one, other in zip(alone * 2, together, strict=True):
         assert np.allclose(one.first, other.first, atol=1e-6)
         assert np.allclose(one.second, other.second, atol=1e-6)
 
 
-def test_a_transformer_cannot_be_explained(photographs: tuple[bytes, bytes]) -> None:
-    net = create_network(TINY.model_copy(update={"backbone": "test_vit"})).eval()
+def test_a_transformer_cannot_be_explained(images: tuple[bytes, bytes]) -> None:
+    model = create_model(TINY.model_copy(update={"backbone": "test_vit"})).eval()
     with pytest.raises(ModelError, match="only ConvNets can be explained"):
-        similarity_maps(net, Preprocessing(size=160), *photographs)
+        similarity_maps(model, Preprocessing(size=160), *images)
 
 
 @pytest.fixture(scope="module")
-def frozen() -> EmbeddingNet:
-    """A net that has seen a million photographs: what it says of pictures is worth looking at."""
-    return EmbeddingNet(NetworkSettings(dimensions=0)).eval()
+def frozen() -> EmbeddingModel:
+    """A net that has seen a million images: what it says of pictures is worth looking at."""
+    return EmbeddingModel(ModelSettings(embedding_dim=0)).eval()
 
 
 def _laid_out(wall: tuple[int, int, int], products: dict[tuple[int, int], Image.Image]) -> bytes:
-    """Return a stored photograph of 8 x 8 cells; each product covers 3 x 3 of them from a cell (row, column) on."""
-    photograph = Image.new("RGB", (256, 256), wall)
+    """Return a stored image of 8 x 8 cells; each product covers 3 x 3 of them from a cell (row, column) on."""
+    image = Image.new("RGB", (256, 256), wall)
     for (row, column), product in products.items():
-        photograph.paste(product.resize((96, 96)), (32 * column, 32 * row))
-    return canonical(encoded(photograph)).jpeg
+        image.paste(product.resize((96, 96)), (32 * column, 32 * row))
+    return canonical(encoded(image)).jpeg
 
 
 def _within(contributions: np.ndarray, row: int, column: int) -> float:
@@ -220,7 +220,7 @@ def _within(contributions: np.ndarray, row: int, column: int) -> float:
     return float(mass[row : row + 3, column : column + 3].sum() / mass.sum())
 
 
-def test_one_product_before_two_walls_is_what_makes_the_likeness(frozen: EmbeddingNet) -> None:
+def test_one_product_before_two_walls_is_what_makes_the_likeness(frozen: EmbeddingModel) -> None:
     product = render(12, 2)
     first, second = _laid_out((90, 120, 160), {(1, 1): product}), _laid_out((190, 180, 150), {(4, 4): product})
     found = similarity_maps(frozen, Preprocessing(size=256), first, second)
@@ -229,7 +229,7 @@ def test_one_product_before_two_walls_is_what_makes_the_likeness(frozen: Embeddi
 
 
 @pytest.mark.parametrize("classes", [(12, 0, 30), (0, 12, 30), (6, 18, 24)])
-def test_of_two_products_the_shared_one_makes_the_likeness(frozen: EmbeddingNet, classes: tuple[int, int, int]) -> None:
+def test_of_two_products_the_shared_one_makes_the_likeness(frozen: EmbeddingModel, classes: tuple[int, int, int]) -> None:
     shared, one, other = (render(product, 2, size=96).crop((0, 0, 96, 96)) for product in classes)
     first = _laid_out((90, 120, 160), {(1, 1): shared, (4, 4): one})
     second = _laid_out((190, 180, 150), {(1, 1): other, (4, 4): shared})
@@ -247,12 +247,12 @@ def test_a_map_glows_where_a_region_adds_and_is_grey_elsewhere() -> None:
     contributions[1, 2] = 0.5
     picture = np.asarray(overlay(jpeg, contributions), dtype=float)
     assert picture.shape == (SIDE, SIDE, 3)
-    colour = picture.max(axis=2) - picture.min(axis=2)
+    color = picture.max(axis=2) - picture.min(axis=2)
     cell = SIDE // 4
-    assert colour[cell : 2 * cell, 2 * cell : 3 * cell].mean() > 60
-    assert colour[:, :cell].max() <= 1
-    assert colour[2 * cell + cell // 2 + 8 :].max() <= 1
-    # Grey is the dimmed photograph: its centre square.
+    assert color[cell : 2 * cell, 2 * cell : 3 * cell].mean() > 60
+    assert color[:, :cell].max() <= 1
+    assert color[2 * cell + cell // 2 + 8 :].max() <= 1
+    # Grey is the dimmed image: its center square.
     seen = Image.open(io.BytesIO(jpeg)).convert("L").crop((36, 0, 164, 128)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     assert np.abs(picture[:, :cell].mean(axis=2) - 0.6 * np.asarray(seen, dtype=float)[:, :cell]).mean() < 2
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(overlay_png(jpeg, contributions)))), picture)
@@ -264,12 +264,12 @@ def test_the_scale_is_the_same_for_all_pairs() -> None:
     assert (strong.max(axis=2) - strong.min(axis=2)).mean() > 3 * (faint.max(axis=2) - faint.min(axis=2)).mean()
 
 
-def test_a_pair_is_drawn_beside_its_maps(photographs: tuple[bytes, bytes]) -> None:
+def test_a_pair_is_drawn_beside_its_maps(images: tuple[bytes, bytes]) -> None:
     found = Explanation(0.875, 0.5, *np.full((2, 4, 4), 0.875 / 16, dtype=np.float32))
-    figure = explanation_figure(found, *photographs, ("a$b.jpg", "x" * 60 + "c.jpg"))
+    figure = explanation_figure(found, *images, ("a$b.jpg", "x" * 60 + "c.jpg"))
     assert figure.get_suptitle().startswith("Distance 0.50")
     assert [axes.get_title() for axes in figure.axes] == [r"a\$b.jpg", "x" * 35 + "c.jpg", "", ""]
-    for axes, jpeg in zip(figure.axes[2:], photographs, strict=True):
+    for axes, jpeg in zip(figure.axes[2:], images, strict=True):
         assert np.array_equal(axes.images[0].get_array(), np.asarray(overlay(jpeg, found.first)))
     figure.savefig(io.BytesIO())
 
@@ -288,18 +288,22 @@ def test_the_surest_answers_are_explained(catalogue: Catalogue, bundle: Bundle, 
     drawn = [axes for axes in figure.axes if axes.images]
     assert len(drawn) == 8
     labels = catalogue.frame["label"]
-    for half, (hit, colour) in zip((drawn[:4], drawn[4:]), ((1.0, RIGHT), (0.0, WRONG)), strict=True):
+    for half, (hit, color) in zip((drawn[:4], drawn[4:]), ((1.0, RIGHT), (0.0, WRONG)), strict=True):
         of = queries[queries["fine.recall_at_1"] == hit]
         distances = np.linalg.norm(embeddings[of["row"]] - embeddings[of["nearest"]], axis=1)
         surest = of.iloc[int(distances.argmin())]
         captions = [axes.get_title() for axes in half]
-        expected = [f"query\n{short(labels[surest['row']])}", "", "", f"{distances.min():.2f}\n{short(labels[surest['nearest']])}"]
+        expected = [
+            f"query\n{short_label(labels[surest['row']])}",
+            "",
+            "",
+            f"{distances.min():.2f}\n{short_label(labels[surest['nearest']])}",
+        ]
         assert captions == expected
-        assert [to_hex(axes.spines["top"].get_edgecolor()) for axes in half] == [NEUTRAL, NEUTRAL, colour, colour]
-        found = similarity_maps(*bundle.load(), *catalogue.photographs([surest["row"], surest["nearest"]]))
+        assert [to_hex(axes.spines["top"].get_edgecolor()) for axes in half] == [NEUTRAL, NEUTRAL, color, color]
+        found = similarity_maps(*bundle.load(), *catalogue.images([surest["row"], surest["nearest"]]))
         shown = [
-            overlay(*one)
-            for one in zip(catalogue.photographs([surest["row"], surest["nearest"]]), (found.first, found.second), strict=True)
+            overlay(*one) for one in zip(catalogue.images([surest["row"], surest["nearest"]]), (found.first, found.second), strict=True)
         ]
         assert all(np.array_equal(axes.images[0].get_array(), np.asarray(one)) for axes, one in zip(half[1:3], shown, strict=True))
     assert [half.get_suptitle() for half in figure.subfigs] == [
@@ -323,11 +327,11 @@ def test_a_query_whose_class_the_gallery_lacks_is_neither_right_nor_wrong(
     assert not any(axes.images for axes in explained(catalogue, bundle, queries, embeddings).axes)
 
 
-def test_the_norms_gradient_does_not_cancel_what_the_cells_add(photographs: tuple[bytes, bytes]) -> None:
+def test_the_norms_gradient_does_not_cancel_what_the_cells_add(images: tuple[bytes, bytes]) -> None:
     """Gradient times activation through a norm sums to nothing, as a longer vector has the same direction."""
-    net = _net("frozen, no head")
-    found = similarity_maps(net, PREPROCESSING, photographs[0], photographs[0])
-    cells, _ = _cells(net.upper, net.lower(net.pixels(PREPROCESSING(photographs[0])[None])))
+    model = _net("frozen, no head")
+    found = similarity_maps(model, PREPROCESSING, images[0], images[0])
+    cells, _ = _cells(model.upper, model.lower(model.pixels(PREPROCESSING(images[0])[None])))
     unit = normalize(cells.sum(0), dim=0)
     assert np.allclose(found.first.ravel(), (cells @ unit / cells.sum(0).norm()).detach(), atol=1e-5)
     assert found.first.sum() == pytest.approx(1, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Copies across splits are found, however they were cut and encoded; other photographs of the same product are none."""
+"""Copies across splits are found, however they were cut and encoded; other images of the same product are none."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.data.ingest import IngestSettings, ingest
-from deeprank.data.rendered import render
+from deeprank.data.synthetic import render
 from deeprank.errors import DataError
 from deeprank.evaluation.leakage import (
     COLUMNS,
@@ -29,20 +29,20 @@ IMAGES = 8
 EXACT = "test/p0/same.jpg"
 
 
-def _copy(photograph: Image.Image, seed: int) -> Image.Image:
+def _copy(image: Image.Image, seed: int) -> Image.Image:
     """Crop 3 to 8 % off each side length and shrink to 50 to 90 %."""
     rng = np.random.default_rng(seed)
-    width, height = photograph.size
+    width, height = image.size
     part = 1 - rng.uniform(0.03, 0.08, 2)
     left, top = rng.uniform(0, 1 - part) * (width, height)
     scale = rng.uniform(0.5, 0.9)
     size = (round(width * part[0] * scale), round(height * part[1] * scale))
-    return photograph.resize(size, Image.Resampling.BICUBIC, box=(left, top, left + part[0] * width, top + part[1] * height))
+    return image.resize(size, Image.Resampling.BICUBIC, box=(left, top, left + part[0] * width, top + part[1] * height))
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    """Three products; of each, two train photographs come again in test and one in val; one train file is also in test."""
+    """Three products; of each, two train images come again in test and one in val; one train file is also in test."""
     folder = tmp_path_factory.mktemp("planted")
     for product in range(3):
         shots = [render(product, image) for image in range(IMAGES)]
@@ -80,20 +80,20 @@ def test_rows_splits_and_hashes_are_those_of_the_catalogue(leaks: pd.DataFrame, 
 def test_files_of_the_same_bytes_are_listed_though_the_catalogue_holds_one(leaks: pd.DataFrame, planted: Catalogue) -> None:
     exact = leaks[leaks["kind"] == "exact"]
     assert exact[["path", "other_path", "split", "other_split"]].to_numpy().tolist() == [[EXACT, "train/p0/3.jpg", "test", "train"]]
-    # The train split keeps it, so that leaving the copy out costs no photograph to learn from.
+    # The train split keeps it, so that leaving the copy out costs no image to learn from.
     assert exact["row"].tolist() == [-1]
     assert planted.frame["path"].iloc[exact["other"]].tolist() == ["train/p0/3.jpg"]
     assert exact["similarity"].tolist() == [1.0]
 
 
-def test_different_photographs_of_one_product_are_no_copies(planted: Catalogue) -> None:
+def test_different_images_of_one_product_are_no_copies(planted: Catalogue) -> None:
     frame = planted.frame[~planted.frame["path"].str.contains("copy")]
     pairs = np.array([(a, b) for _, rows in frame.groupby("label").groups.items() for a in rows for b in rows if a < b])
     assert len(pairs) == 3 * IMAGES * (IMAGES - 1) // 2
     assert similarity(planted, pairs).max() < LeakageSettings().similarity
 
 
-def test_a_photograph_lies_on_itself_and_brightness_does_not_matter(tmp_path: Path) -> None:
+def test_a_image_lies_on_itself_and_brightness_does_not_matter(tmp_path: Path) -> None:
     shot = render(0, 0)
     for name, image in {"a": shot, "b": shot.point(lambda value: value * 0.7 + 20)}.items():
         put(tmp_path / f"p/train/x/{name}.png", image)
@@ -143,7 +143,7 @@ def test_where_there_are_none_zeros_and_no_picture_are_reported(leaks: pd.DataFr
     assert not record.figures
 
 
-def test_the_picture_has_both_photographs_of_a_pair_side_by_side(leaks: pd.DataFrame, planted: Catalogue) -> None:
+def test_the_picture_has_both_images_of_a_pair_side_by_side(leaks: pd.DataFrame, planted: Catalogue) -> None:
     drawn = [axes for axes in leak_pairs_figure(planted, leaks, count=3).axes if axes.images]
     titles = [axes.get_title().split("\n")[1] for axes in drawn]
     assert titles == [path for r in leaks.head(3).itertuples() for path in (r.path, r.other_path)]
@@ -158,5 +158,5 @@ def test_copies_that_are_only_warned_of_make_a_comparison_invalid(planted: Catal
         report_leaks(planted, found, LeakageSettings(on_leak=choice), record)
         return unresolved(record)
 
-    assert told("warn", leaks) == ["6 test photographs have a copy in train, and leakage.on_leak is warn"]
+    assert told("warn", leaks) == ["6 test images have a copy in train, and leakage.on_leak is warn"]
     assert told("leave_out", leaks) == told("warn", leaks.iloc[:0]) == []

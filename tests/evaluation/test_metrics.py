@@ -90,7 +90,7 @@ def test_graded_gain_is_that_of_scikit_learn(weights: RelevanceWeights) -> None:
 
 @pytest.mark.parametrize("memory", [1, 30_000, 200_000])
 def test_results_are_the_same_to_the_last_bit_in_any_chunks(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Thrice each photograph, so that there are ties at every rank.
+    # Thrice each image, so that there are ties at every rank.
     queries, gallery = unit(150, 32), np.tile(unit(70, 32, seed=1), (3, 1))
     asked, codes = paths(150, 12), paths(210, 12, seed=1)
     triplets = np.random.default_rng(2).integers(0, 210, (300, 3))
@@ -103,7 +103,7 @@ def test_results_are_the_same_to_the_last_bit_in_any_chunks(memory: int, monkeyp
     assert np.array_equal(top_score(gallery, triplets, np.arange(210)), near, equal_nan=True)
 
 
-def test_of_equally_near_photographs_the_gallerys_first_ranks_first() -> None:
+def test_of_equally_near_images_the_gallerys_first_ranks_first() -> None:
     same = np.repeat(unit(1, 7), 3, axis=0)
     for first in range(3):
         codes = np.full((3, 1), 1)
@@ -156,10 +156,10 @@ def test_equal_distances_are_not_correct() -> None:
     assert triplet_correct(same, np.array([[0, 1, 2]])).tolist() == [0.0]
 
 
-@pytest.mark.parametrize("photographs", [20, 31, 45, 90], ids=["few", "30 others", "more", "many"])
-def test_the_score_counts_triplets_among_the_thirty_nearest(photographs: int) -> None:
+@pytest.mark.parametrize("images", [20, 31, 45, 90], ids=["few", "30 others", "more", "many"])
+def test_the_score_counts_triplets_among_the_thirty_nearest(images: int) -> None:
     embeddings, rng = unit(120, seed=3), np.random.default_rng(4)
-    among = rng.permutation(120)[:photographs]
+    among = rng.permutation(120)[:images]
     triplets = np.array([rng.choice(among, 3, replace=False) for _ in range(400)])
     expected = []
     for q, p, n in triplets:
@@ -168,7 +168,7 @@ def test_the_score_counts_triplets_among_the_thirty_nearest(photographs: int) ->
         expected.append((1 if right else -1) if min(others.index(p), others.index(n)) < 30 else np.nan)
     found = top_score(embeddings, triplets, among)
     assert np.array_equal(found, expected, equal_nan=True)
-    assert np.isnan(found).any() == (photographs > 31)
+    assert np.isnan(found).any() == (images > 31)
 
 
 def test_no_triplets_have_no_score() -> None:

@@ -38,7 +38,7 @@ def test_the_image_is_told_the_commit_and_a_config_adds_to_that(tmp_path: Path) 
 
 def test_the_build_context_is_what_the_dockerfile_copies_and_little_more() -> None:
     files = BuildContext(root=str(PROJECT)).get_files()
-    copied = {"pyproject.toml", "constraints.txt", "README.md", "deeprank/home.py", "steps/__init__.py", "docker/healthy.py"}
+    copied = {"pyproject.toml", "constraints.txt", "README.md", "deeprank/home.py", "steps/__init__.py", "docker/healthcheck.py"}
     assert copied <= set(files)
     assert not [name for name in files if re.search(r"^(\.|tests|benchmarks|docs)|\.pyc$|\.env$", name)]
     assert sum(Path(file).stat().st_size for file in files.values() if Path(file).is_file()) < 5e6

@@ -87,7 +87,7 @@ def test_a_config_is_read_to_the_letter_before_anything_is_installed(tmp_path: P
     with pytest.raises(ConfigError, match=r"no/such\.yaml is no file; configs/retrain\.yaml is a ready one"):
         schedule.valid_config(Path("no/such.yaml"))
     wrong = tmp_path / "wrong.yaml"
-    wrong.write_text("parameters:\n  due: {min_new_image: 3}\n")
+    wrong.write_text("parameters:\n  retraining_due: {min_new_image: 3}\n")
     with pytest.raises(ConfigError, match=r"unknown key parameters\.due\.min_new_image; did you mean min_new_images\?"):
         schedule.valid_config(wrong)
 

@@ -34,7 +34,7 @@ def test_the_configs_of_the_project_are_right(config: Path) -> None:
         "parameters:\n  train: {}\n",
         "enable_cache: false\nsteps:\n  evaluate: {enable_cache: false}\n",
         "extra: {anything: goes}\nparameters:\n  train: {epochs: 2, learning_rate: 3e-4}\n",
-        "parameters:\n  train:\n    losses: [{name: RankingHinge, arguments: {gap: 0.5}}]\n",
+        "parameters:\n  train:\n    losses: [{name: RankingHinge, kwargs: {margin: 0.5}}]\n",
     ],
 )
 def test_what_is_known_passes(tmp_path: Path, text: str) -> None:
@@ -52,7 +52,7 @@ def test_what_is_known_passes(tmp_path: Path, text: str) -> None:
         ("parameters:\n  sample-triplets: {}\n", "parameters.sample-triplets", "sample_triplets"),
         ("parameters:\n  train: {epocs: 3}\n", "parameters.train.epocs", "epochs"),
         ("parameters:\n  ingest:\n    sauce: x\n", "parameters.ingest.sauce", "source"),
-        ("parameters:\n  train:\n    network: {dimension: 3}\n", "parameters.train.network.dimension", "dimensions"),
+        ("parameters:\n  train:\n    model: {embedding_di: 3}\n", "parameters.train.model.embedding_di", "embedding_dim"),
         ("parameters:\n  ingest:\n    shares: {tain: 0.5}\n", "parameters.ingest.shares.tain", "train"),
         ("parameters:\n  register:\n    promotion: {flor: 0.5}\n", "parameters.register.promotion.flor", "floor"),
     ],
@@ -82,10 +82,10 @@ def test_every_wrong_key_of_a_room_is_named_at_once(tmp_path: Path) -> None:
     [
         ("parameters:\n  train: {epochs: many}\n", "parameters.train.epochs", "'many'"),
         ("parameters:\n  train: {epochs: 0}\n", "parameters.train.epochs", "0"),
-        ("parameters:\n  train: {network: lite0}\n", "parameters.train.network", "'lite0'"),
+        ("parameters:\n  train: {model: lite0}\n", "parameters.train.model", "'lite0'"),
         ("parameters:\n  train: 3\n", "parameters.train", "3"),
         ("parameters:\n  train:\n", "parameters.train", "None"),
-        ("parameters:\n  ingest: {rendered: {classes: 1}}\n", "parameters.ingest.rendered.classes", "1"),
+        ("parameters:\n  ingest: {synthetic: {classes: 1}}\n", "parameters.ingest.synthetic.classes", "1"),
         ("parameters:\n  register: {name: two words}\n", "parameters.register.name", "'two words'"),
         ("parameters:\n  ingest: {shares: {train: 0.5}}\n", "parameters.ingest.shares", "train + val + test must be 1"),
     ],

@@ -1,4 +1,4 @@
-"""The index finds what comparing with every photograph finds, and is refused where it does not fit."""
+"""The index finds what comparing with every image finds, and is refused where it does not fit."""
 
 import json
 import shutil
@@ -14,33 +14,33 @@ import pytest
 
 from deeprank.data.catalogue import SCHEMA, Catalogue
 from deeprank.errors import DataError, ModelError
-from deeprank.model.bundle import Bundle
+from deeprank.models.bundle import Bundle
 from deeprank.reporting import Record
+from deeprank.search.autotune import IndexSettings
 from deeprank.search.build import build_index, cluster_catalogue
-from deeprank.search.cluster import Clusters, ClusterSettings, cluster
+from deeprank.search.clusters import Clusters, ClusterSettings, cluster
+from deeprank.search.faiss_index import SearchParams, build_structure, exact
 from deeprank.search.index import ROW_COLUMNS, Index
-from deeprank.search.structures import Point, build_structure, exact
-from deeprank.search.table import VectorTable
-from deeprank.search.tune import IndexSettings
+from deeprank.search.lance_index import LanceIndex
 from tests.conftest import save_untrained
 
 FILES = ["vectors.npy", "structure.faiss", "rows.parquet", "centroids.npy"]
 SIX = ClusterSettings(clusters=6)
-EXACT = Point(kind="exact")
-TWO_LISTS = Point(kind="clusters", probes=2)
-# Each so thorough that it must find what comparing with every photograph finds.
+EXACT_SEARCH = SearchParams(kind="exact")
+TWO_LISTS = SearchParams(kind="ivf_flat", nprobe=2)
+# Each so thorough that it must find what comparing with every image finds.
 THOROUGH = [
-    EXACT,
-    Point(kind="clusters", probes=6),
-    Point(kind="two-level", probes=48, clusters=6),
-    Point(kind="hnsw", breadth=64),
-    Point(kind="pq", probes=6, rerank=48),
-    Point(kind="lance", probes=6),
+    EXACT_SEARCH,
+    SearchParams(kind="ivf_flat", nprobe=6),
+    SearchParams(kind="two_level_ivf", nprobe=48, coarse_nprobe=6),
+    SearchParams(kind="hnsw", ef_search=64),
+    SearchParams(kind="ivf_pq", nprobe=6, rerank=48),
+    SearchParams(kind="lance", nprobe=6),
 ]
 
 
 def _build(
-    folder: Path, point: Point, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, settings: ClusterSettings = SIX
+    folder: Path, point: SearchParams, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, settings: ClusterSettings = SIX
 ) -> Index:
     clusters, table = cluster(embeddings, settings), None
     if point.kind == "lance":
@@ -49,7 +49,7 @@ def _build(
         _store(uri, ["other"], -embeddings[:1])
         _store(uri, catalogue.frame["id"].tolist(), embeddings)
         _store(uri, ["another"], embeddings[3:4])
-        table = VectorTable.build(uri, catalogue.frame["id"].tolist(), clusters.centroids)
+        table = LanceIndex.build(uri, catalogue.frame["id"].tolist(), clusters.centroids)
     return Index.build(folder, bundle, catalogue, embeddings, clusters, point, table)
 
 
@@ -58,8 +58,8 @@ def _store(uri: str, ids: list[str], vectors: np.ndarray) -> None:
     lance.write_dataset(pa.table(columns), uri, mode="append" if Path(uri).exists() else "create")
 
 
-def _unit(rng: np.random.Generator, count: int, dimensions: int) -> np.ndarray:
-    found = rng.standard_normal((count, dimensions), dtype=np.float32)
+def _unit(rng: np.random.Generator, count: int, embedding_dim: int) -> np.ndarray:
+    found = rng.standard_normal((count, embedding_dim), dtype=np.float32)
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
@@ -76,7 +76,7 @@ def copy(index: Index, tmp_path: Path) -> Index:
 
 @pytest.mark.parametrize("point", THOROUGH, ids=str)
 def test_search_finds_the_nearest_at_their_euclidean_distance(
-    point: Point, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
+    point: SearchParams, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
 ) -> None:
     _build(tmp_path / "i", point, catalogue, bundle, embeddings)
     queries = np.concatenate([_unit(np.random.default_rng(0), 9, embeddings.shape[1]), embeddings[[3, 30]]])
@@ -92,30 +92,30 @@ def test_search_finds_the_nearest_at_their_euclidean_distance(
 
 
 @pytest.mark.parametrize("point", [*THOROUGH, TWO_LISTS], ids=str)
-def test_a_photograph_of_the_catalogue_is_at_distance_0_from_itself(
-    point: Point, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
+def test_a_image_of_the_catalogue_is_at_distance_0_from_itself(
+    point: SearchParams, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
 ) -> None:
     found = _build(tmp_path, point, catalogue, bundle, embeddings).search(embeddings, 1)
     assert [result["distance"][0] for result in found] == [0.0] * len(embeddings)
 
 
 @pytest.mark.parametrize("point", THOROUGH, ids=str)
-def test_the_same_photographs_give_the_same_bytes(
-    point: Point, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
+def test_the_same_images_give_the_same_bytes(
+    point: SearchParams, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
 ) -> None:
     first, second = (_build(tmp_path / name, point, catalogue, bundle, embeddings) for name in ("a", "b"))
     # Lance names its files anew each time.
     assert {**first.facts, "table": None} == {**second.facts, "table": None}
 
 
-@pytest.mark.parametrize("probes", [1, 2, 3])
-def test_the_four_steps_of_the_seed(probes: int, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize("nprobe", [1, 2, 3])
+def test_the_four_steps_of_the_seed(nprobe: int, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path) -> None:
     """Cluster and keep the means; compare the query with the means; take the closest cluster (or a few); compare inside it."""
-    index = _build(tmp_path, Point(kind="clusters", probes=probes), catalogue, bundle, embeddings)
+    index = _build(tmp_path, SearchParams(kind="ivf_flat", nprobe=nprobe), catalogue, bundle, embeddings)
     means = index.clusters.centroids
     queries = np.concatenate([_unit(np.random.default_rng(1), 40, embeddings.shape[1]), embeddings])
     for query, found in zip(queries, index.search(queries, 7), strict=True):
-        closest = np.argsort(np.linalg.norm(means - query, axis=1))[:probes]
+        closest = np.argsort(np.linalg.norm(means - query, axis=1))[:nprobe]
         inside = [i for i in range(len(embeddings)) if np.argmin(np.linalg.norm(means - embeddings[i], axis=1)) in closest]
         expected = sorted(inside, key=lambda i: float(np.linalg.norm(embeddings[i] - query)))[:7]
         assert found["distance"].tolist() == pytest.approx([float(np.linalg.norm(embeddings[i] - query)) for i in expected], abs=1e-5)
@@ -128,13 +128,13 @@ def test_two_levels_look_into_the_nearest_cells_of_the_nearest_clusters_only(
 ) -> None:
     """The clusters divided into cells: the query is compared with the cells of the closest cluster, then inside the closest cell."""
     clusters = cluster(embeddings, SIX)
-    point = Point(kind="two-level", probes=1, clusters=1)
+    point = SearchParams(kind="two_level_ivf", nprobe=1, coarse_nprobe=1)
     index = Index.build(tmp_path, bundle, catalogue, embeddings, clusters, point)
-    structure = build_structure("two-level", embeddings, clusters)
+    structure = build_structure("two_level_ivf", embeddings, clusters)
     cells = np.asarray(faiss.downcast_index(structure.quantizer).reconstruct_n(0, structure.nlist))
     assert len(cells) > len(clusters.centroids)
     above = np.argmax(cells @ clusters.centroids.T, axis=1)
-    # Every cluster is looked into when a photograph is put into its cell: here there are fewer than are compared then.
+    # Every cluster is looked into when an image is put into its cell: here there are fewer than are compared then.
     cell_of = np.argmax(embeddings @ cells.T, axis=1)
     for query, found in zip(embeddings, index.search(embeddings, len(embeddings) - 1), strict=True):
         inside = np.flatnonzero(above == np.argmax(clusters.centroids @ query))
@@ -142,7 +142,7 @@ def test_two_levels_look_into_the_nearest_cells_of_the_nearest_clusters_only(
         assert sorted(found["path"]) == sorted(catalogue.frame["path"].iloc[np.flatnonzero(cell_of == cell)])
 
 
-def test_more_neighbours_than_photographs_are_all_of_them(index: Index, embeddings: np.ndarray) -> None:
+def test_more_neighbors_than_images_are_all_of_them(index: Index, embeddings: np.ndarray) -> None:
     (found,) = index.search(embeddings[:1], 1000)
     assert len(found) == len(embeddings)
     assert found["distance"].is_monotonic_increasing
@@ -219,7 +219,7 @@ def test_an_index_json_that_is_no_object_is_damage(copy: Index, text: str, bundl
 def test_a_flipped_bit_in_lances_files_is_noticed_and_the_file_named(
     catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
 ) -> None:
-    index = _build(tmp_path / "i", Point(kind="lance", probes=6), catalogue, bundle, embeddings)
+    index = _build(tmp_path / "i", SearchParams(kind="lance", nprobe=6), catalogue, bundle, embeddings)
     root = tmp_path / "i.lance"
     files = sorted(file for part in ("data", "_indices") for file in (root / part).rglob("*") if file.is_file())
     assert sorted(index.facts["table"]["checksums"]) == sorted(str(file.relative_to(root)) for file in files)
@@ -245,51 +245,51 @@ def test_a_flipped_bit_in_the_reference_to_the_catalogue_is_noticed(copy: Index,
 
 @pytest.mark.parametrize("point", THOROUGH, ids=str)
 def test_a_filter_leaves_the_nearest_of_a_label_and_of_those_below_it(
-    point: Point, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    point: SearchParams, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index, labels = _build(tmp_path, point, catalogue, bundle, embeddings), catalogue.frame["label"]
     for below in (20_000, 0):
         monkeypatch.setattr("deeprank.search.index.EXACT_BELOW", below)
-        for under in (labels[0], labels[0].rsplit("/", 1)[0]):
-            wanted = np.flatnonzero((labels == under) | labels.str.startswith(under + "/"))
+        for label_prefix in (labels[0], labels[0].rsplit("/", 1)[0]):
+            wanted = np.flatnonzero((labels == label_prefix) | labels.str.startswith(label_prefix + "/"))
             assert 1 < len(wanted) < len(labels)
-            (found,) = index.search(embeddings[-1:], 5, under=under)
+            (found,) = index.search(embeddings[-1:], 5, label_prefix=label_prefix)
             distance = np.sort(np.linalg.norm(embeddings[wanted] - embeddings[-1], axis=1))[:5]
             assert found["distance"].tolist() == pytest.approx(distance.tolist(), abs=1e-5)
-    assert len(index.search(embeddings[:1], 5, under=labels[0][:-1])[0]) == 0
-    assert len(index.search(embeddings[:1], 5, under="no/such")[0]) == 0
+    assert len(index.search(embeddings[:1], 5, label_prefix=labels[0][:-1])[0]) == 0
+    assert len(index.search(embeddings[:1], 5, label_prefix="no/such")[0]) == 0
 
 
-@pytest.mark.parametrize("point", [Point(kind="clusters", probes=1), Point(kind="hnsw", breadth=5)], ids=str)
+@pytest.mark.parametrize("point", [SearchParams(kind="ivf_flat", nprobe=1), SearchParams(kind="hnsw", ef_search=5)], ids=str)
 def test_a_filter_finds_as_many_as_asked_for_however_far_they_lie(
-    point: Point, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    point: SearchParams, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deeprank.search.index.EXACT_BELOW", 0)
     monkeypatch.setattr("deeprank.search.index.COMPARED", 3)
     index = _build(tmp_path, point, catalogue, bundle, embeddings)
-    for under in catalogue.frame["label"].unique():
-        found = index.search(embeddings, 5, under=under)
+    for label_prefix in catalogue.frame["label"].unique():
+        found = index.search(embeddings, 5, label_prefix=label_prefix)
         assert [len(rows) for rows in found] == [5] * len(embeddings)
-        assert {label for rows in found for label in rows["label"]} == {under}
+        assert {label for rows in found for label in rows["label"]} == {label_prefix}
         assert all(rows["distance"].is_monotonic_increasing for rows in found)
 
 
 def test_a_limit_leaves_what_is_nearer(index: Index, embeddings: np.ndarray) -> None:
     (all_of_them,) = index.search(embeddings[:1], 10)
     limit = all_of_them["distance"][4]
-    (found,) = index.search(embeddings[:1], 10, within=limit)
+    (found,) = index.search(embeddings[:1], 10, max_distance=limit)
     assert found["path"].tolist() == all_of_them["path"][:5].tolist()
 
 
-def test_photographs_are_found_by_their_ids(index: Index, catalogue: Catalogue, embeddings: np.ndarray) -> None:
+def test_images_are_found_by_their_ids(index: Index, catalogue: Catalogue, embeddings: np.ndarray) -> None:
     places = index.places_of(catalogue.frame["id"].iloc[[7, 2]].tolist())
     assert (index.embeddings(places) == embeddings[[7, 2]]).all()
-    with pytest.raises(DataError, match="no photograph ff00 in this index"):
+    with pytest.raises(DataError, match="no image ff00 in this index"):
         index.places_of(["ff00"])
 
 
 def _table(folder: Path, rows: pd.DataFrame) -> Catalogue:
-    """A catalogue of rows without photographs."""
+    """A catalogue of rows without images."""
     table = pa.Table.from_pandas(rows, SCHEMA, preserve_index=False)
     lance.write_dataset(table, str(folder), mode="append" if folder.exists() else "create")
     return Catalogue(str(folder), lance.dataset(str(folder)).version)
@@ -303,12 +303,12 @@ def _rows(numbers: np.ndarray, status: str = "ok") -> pd.DataFrame:
 
 
 def _change(
-    tmp_path: Path, bundle: Bundle, point: Point, count: int, moved: int, dimensions: int
+    tmp_path: Path, bundle: Bundle, point: SearchParams, count: int, moved: int, embedding_dim: int
 ) -> tuple[Index, Index, np.ndarray, float]:
-    """Return an index of `count` after as many photographs came and went as `moved`, one built afresh, queries, and seconds."""
+    """Return an index of `count` after as many images came and went as `moved`, one built afresh, queries, and seconds."""
     rng = np.random.default_rng(0)
-    centres = _unit(rng, 50, dimensions)
-    vectors = centres[rng.integers(50, size=count + moved)] + 0.5 * _unit(rng, count + moved, dimensions)
+    centers = _unit(rng, 50, embedding_dim)
+    vectors = centers[rng.integers(50, size=count + moved)] + 0.5 * _unit(rng, count + moved, embedding_dim)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     fifty = ClusterSettings(clusters=50)
     before = _table(tmp_path / "c.lance", _rows(np.arange(count)))
@@ -330,19 +330,19 @@ def _change(
     changed.nearest(vectors[:1], 1)
     seconds = time.perf_counter() - start
     fresh = _build(tmp_path / "fresh", point, after, bundle, embedding(np.arange(len(after.frame))), fifty)
-    queries = vectors[rng.permutation(len(vectors))[:500]] + 0.1 * _unit(rng, 500, dimensions)
+    queries = vectors[rng.permutation(len(vectors))[:500]] + 0.1 * _unit(rng, 500, embedding_dim)
     return changed, fresh, queries / np.linalg.norm(queries, axis=1, keepdims=True), seconds
 
 
 @pytest.mark.parametrize("point", THOROUGH, ids=str)
-def test_what_came_is_found_and_what_is_gone_is_not(point: Point, bundle: Bundle, tmp_path: Path) -> None:
-    thorough = point.model_copy(update={"probes": 200 if point.probes else 0, "clusters": 50 if point.clusters else 0})
+def test_what_came_is_found_and_what_is_gone_is_not(point: SearchParams, bundle: Bundle, tmp_path: Path) -> None:
+    thorough = point.model_copy(update={"nprobe": 200 if point.nprobe else 0, "coarse_nprobe": 50 if point.coarse_nprobe else 0})
     changed, fresh, queries, _ = _change(tmp_path, bundle, thorough, 2000, 200, 16)
     changed = Index(changed.folder)
     both = list(zip(changed.search(queries, 10), fresh.search(queries, 10), strict=True))
     shared = np.mean([len(set(mine["id"]) & set(anew["id"])) for mine, anew in both])
     # Compressed by another codebook, the candidates are not quite the same.
-    assert shared > 9.5 if point.kind == "pq" else shared == 10
+    assert shared > 9.5 if point.kind == "ivf_pq" else shared == 10
     assert sorted(changed.rows["id"]) == sorted(fresh.rows["id"])
     assert (changed.moved.built_from, changed.moved.added, changed.moved.removed, changed.moved.share) == (2000, 200, 200, 0.2)
     assert changed.moved.farther == pytest.approx(1, abs=0.05)
@@ -351,7 +351,7 @@ def test_what_came_is_found_and_what_is_gone_is_not(point: Point, bundle: Bundle
 
 
 @pytest.mark.parametrize("point", [point for point in THOROUGH if point.kind != "lance"], ids=str)
-def test_where_photographs_only_came_all_of_them_are_told_apart(point: Point, bundle: Bundle, tmp_path: Path) -> None:
+def test_where_images_only_came_all_of_them_are_told_apart(point: SearchParams, bundle: Bundle, tmp_path: Path) -> None:
     vectors = _unit(np.random.default_rng(3), 60, 16)
     half, whole = (_table(tmp_path / f"{step}.lance", _rows(np.arange(0, 60, step))) for step in (2, 1))
     index = _build(tmp_path / "before", point, half, bundle, vectors[::2])
@@ -362,7 +362,7 @@ def test_where_photographs_only_came_all_of_them_are_told_apart(point: Point, bu
 
 
 def test_lances_lists_stay_those_of_the_clusters(bundle: Bundle, tmp_path: Path) -> None:
-    changed, _, _, _ = _change(tmp_path, bundle, Point(kind="lance", probes=8), 4000, 100, 16)
+    changed, _, _, _ = _change(tmp_path, bundle, SearchParams(kind="lance", nprobe=8), 4000, 100, 16)
     table = changed.facts["table"]
     (index,) = lance.dataset(table["uri"], version=table["version"]).describe_indices()
     assert len(index.segments) == 1
@@ -371,12 +371,12 @@ def test_lances_lists_stay_those_of_the_clusters(bundle: Bundle, tmp_path: Path)
     assert statistics["indices"][0]["num_partitions"] == len(changed.clusters.centroids) == 50
 
 
-def test_a_photograph_whose_embedding_is_elsewhere_is_not_taken_for_another(
+def test_a_image_whose_embedding_is_elsewhere_is_not_taken_for_another(
     catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
 ) -> None:
-    index = _build(tmp_path / "i", Point(kind="lance", probes=6), catalogue, bundle, embeddings)
-    with pytest.raises(ModelError, match="holds no embedding of photograph ff: build the index anew"):
-        VectorTable.build(index.facts["table"]["uri"], [catalogue.frame["id"][0], "ff"], index.clusters.centroids)
+    index = _build(tmp_path / "i", SearchParams(kind="lance", nprobe=6), catalogue, bundle, embeddings)
+    with pytest.raises(ModelError, match="holds no embedding of image ff: build the index anew"):
+        LanceIndex.build(index.facts["table"]["uri"], [catalogue.frame["id"][0], "ff"], index.clusters.centroids)
 
 
 def test_small_clusters_do_not_call_for_a_rebuild_where_the_like_came(bundle: Bundle, tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ def test_small_clusters_do_not_call_for_a_rebuild_where_the_like_came(bundle: Bu
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     known = np.flatnonzero(np.arange(240) % 6 < 3)
     before, after = _table(tmp_path / "a.lance", _rows(known)), _table(tmp_path / "b.lance", _rows(np.arange(240)))
-    index = Index.build(tmp_path / "i", bundle, before, vectors[known], cluster(vectors[known], ClusterSettings(clusters=40)), EXACT)
+    index = Index.build(tmp_path / "i", bundle, before, vectors[known], cluster(vectors[known], ClusterSettings(clusters=40)), EXACT_SEARCH)
     changed = index.change(tmp_path / "j", after, lambda rows: vectors[[int(i, 16) for i in after.frame["id"].iloc[rows]]])
     assert changed.moved.farther == pytest.approx(1, abs=0.15)
 
@@ -411,19 +411,19 @@ def test_what_lies_far_from_the_clusters_calls_for_a_rebuild(bundle: Bundle, tmp
 @pytest.mark.parametrize(
     "point",
     [
-        EXACT,
-        Point(kind="clusters", probes=8),
-        Point(kind="two-level", probes=300, clusters=50),
+        EXACT_SEARCH,
+        SearchParams(kind="ivf_flat", nprobe=8),
+        SearchParams(kind="two_level_ivf", nprobe=300, coarse_nprobe=50),
         pytest.param(
-            Point(kind="hnsw", breadth=64),
+            SearchParams(kind="hnsw", ef_search=64),
             marks=pytest.mark.xfail(reason="takes 2.1 s, and one graph of these heaps finds a point more or less than another"),
         ),
-        Point(kind="pq", probes=24, rerank=64),
-        Point(kind="lance", probes=8),
+        SearchParams(kind="ivf_pq", nprobe=24, rerank=64),
+        SearchParams(kind="lance", nprobe=8),
     ],
     ids=str,
 )
-def test_a_thousand_came_and_went_of_a_hundred_thousand(point: Point, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_thousand_came_and_went_of_a_hundred_thousand(point: SearchParams, bundle: Bundle, tmp_path: Path) -> None:
     changed, fresh, queries, seconds = _change(tmp_path, bundle, point, 100_000, 1000, 128)
     everything = np.asarray(fresh.embeddings(np.arange(len(fresh.rows))))
     truth = exact(everything, queries, 10)

@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.evaluation.evaluate import METRIC, Evaluation, evaluate
-from deeprank.evaluation.promotion import Decision, PromotionSettings, decide
-from deeprank.model.bundle import Bundle
-from deeprank.search.cluster import ClusterSettings, cluster
+from deeprank.evaluation.evaluation import METRIC, Evaluation, evaluate
+from deeprank.evaluation.gate import Decision, PromotionSettings, decide
+from deeprank.models.bundle import Bundle
+from deeprank.registry.canary import FILE, write_canary
+from deeprank.registry.register import Registered, RegisterSettings, register
+from deeprank.registry.releases import Release
+from deeprank.search.clusters import ClusterSettings, cluster
 from deeprank.search.index import Index
-from deeprank.serving.canary import FILE, write_canary
-from deeprank.serving.register import Registered, RegisterSettings, register
-from deeprank.serving.registry import Release
 from deeprank.triplets.sampling import Triplets
 from tests.conftest import save_untrained
 
@@ -79,7 +79,9 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="package")
-def store(tracking: Path, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, triplets: Triplets, rendered_folder: Path) -> Store:
+def store(
+    tracking: Path, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, triplets: Triplets, synthetic_folder: Path
+) -> Store:
     """Three releases in a row: above the floor, below the champion, above it."""
     settings = RegisterSettings(name=NAME)
     experiment = mlflow.create_experiment("tests", (tracking / "artifacts").as_uri())
@@ -88,7 +90,7 @@ def store(tracking: Path, catalogue: Catalogue, bundle: Bundle, embeddings: np.n
         model = bundle if number < 3 else save_untrained(tracking / "third", seed=3)
         folders.append(make_release(tracking / f"release-{number}", catalogue, model, embeddings, triplets, recall))
         with mlflow.start_run(experiment_id=experiment) as run:
-            mlflow.set_tag("catalogue.source", str(rendered_folder))
+            mlflow.set_tag("catalogue.source", str(synthetic_folder))
             registered.append(register(folders[-1], settings, decision(recall, before), catalogue, f"card {number}"))
             run_ids.append(run.info.run_id)
     return Store(experiment, folders, registered, run_ids)

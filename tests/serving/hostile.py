@@ -95,7 +95,7 @@ def bombs() -> Iterator[bytes]:
 
 
 def others() -> Iterator[bytes]:
-    """Return what is no photograph at all."""
+    """Return what is no image at all."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as zipped:
         zipped.writestr("../../evil", "x")
@@ -111,7 +111,7 @@ def others() -> Iterator[bytes]:
 
 
 def polyglots() -> Iterator[bytes]:
-    """Return photographs that are something else too; these are answered as photographs."""
+    """Return images that are something else too; these are answered as images."""
     jpeg, png_file, gif = (encoded(pattern(7), kind) for kind in ("JPEG", "PNG", "GIF"))
     yield from (
         jpeg + b"PK\x03\x04" + bytes(100),
@@ -124,7 +124,7 @@ def polyglots() -> Iterator[bytes]:
 
 
 def damaged() -> Iterator[bytes]:
-    """Return photographs cut short, and photographs with bytes changed."""
+    """Return images cut short, and images with bytes changed."""
     rng = np.random.default_rng(0)
     for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "ICO", "JPEG2000", "PPM"):
         whole = encoded(pattern(3, (96, 96)), kind)
@@ -138,9 +138,9 @@ def damaged() -> Iterator[bytes]:
 
 def strange() -> Iterator[Request]:
     """Return bodies that are odd around the picture."""
-    photograph = encoded(pattern(5), "JPEG")
-    body, kind = form(photograph)
-    yield from (form(photograph, filename="../../../etc/cron.d/x"), form(photograph, filename="a" * 5000), form(photograph, name="path"))
+    image = encoded(pattern(5), "JPEG")
+    body, kind = form(image)
+    yield from (form(image, filename="../../../etc/cron.d/x"), form(image, filename="a" * 5000), form(image, name="path"))
     yield from (
         (body, "multipart/form-data"),
         (body, f"multipart/form-data; boundary={'c' * 20}"),
@@ -166,7 +166,7 @@ def strange() -> Iterator[Request]:
     yield from (as_json({"image": "A" * 4_000_000}), as_json({"images": ["QQ=="] * 5000}), as_json({"image": "file:///etc/passwd"}))
     yield from (as_json({"url": "http://127.0.0.1/"}), as_json({"id": "' OR 1=1 --"}), as_json({"k": 10**30, "id": "a"}), as_json(None))
     yield as_json({"image": base64.b64encode(png(30_000, 30_000)).decode()})
-    yield as_json({"id": "0" * 64, "under": "../" * 100, "within": 1})
+    yield as_json({"id": "0" * 64, "label_prefix": "../" * 100, "max_distance": 1})
 
 
 def requests() -> list[Request]:

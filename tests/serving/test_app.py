@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from deeprank.data.catalogue import Catalogue
+from deeprank.registry.releases import Release
+from deeprank.registry.searcher import Searcher, together
 from deeprank.serving.batching import BatchSettings
-from deeprank.serving.guard import Limits
-from deeprank.serving.registry import Release
-from deeprank.serving.search import Searcher, together
+from deeprank.serving.middleware import Limits
 from deeprank.serving.service import ServeSettings
 from tests.drawing import encoded
 from tests.serving.running import Running, running
@@ -51,8 +51,8 @@ def searcher(folder: Path) -> Searcher:
 
 
 @pytest.fixture(scope="module")
-def files(rendered_folder: Path, catalogue: Catalogue) -> list[bytes]:
-    return [(rendered_folder / path).read_bytes() for path in catalogue.frame["path"]]
+def files(synthetic_folder: Path, catalogue: Catalogue) -> list[bytes]:
+    return [(synthetic_folder / path).read_bytes() for path in catalogue.frame["path"]]
 
 
 def b64(data: bytes) -> str:
@@ -75,13 +75,13 @@ def assert_problem(response: httpx.Response, status: int, detail: str) -> dict[s
     return found
 
 
-def test_an_uploaded_photograph_is_answered_as_the_library_answers(client: httpx.Client, searcher: Searcher, files: list[bytes]) -> None:
+def test_an_uploaded_image_is_answered_as_the_library_answers(client: httpx.Client, searcher: Searcher, files: list[bytes]) -> None:
     answer = client.post("/v1/search", files=uploads(files[7]), data={"k": "5"}).json()
     (expected,) = searcher.search([files[7]], 5)
-    assert [one["id"] for one in answer["neighbours"]] == expected["id"].tolist()
-    assert [one["label"] for one in answer["neighbours"]] == expected["label"].tolist()
-    assert np.allclose([one["distance"] for one in answer["neighbours"]], expected["distance"], atol=1e-5)
-    assert set(answer["neighbours"][0]) == {"id", "path", "label", "distance", "cluster", "split"}
+    assert [one["id"] for one in answer["neighbors"]] == expected["id"].tolist()
+    assert [one["label"] for one in answer["neighbors"]] == expected["label"].tolist()
+    assert np.allclose([one["distance"] for one in answer["neighbors"]], expected["distance"], atol=1e-5)
+    assert set(answer["neighbors"][0]) == {"id", "path", "label", "distance", "cluster", "split"}
     assert (answer["version"], answer["model"]) == (None, "release")
     assert answer["took_ms"] > 0
 
@@ -93,7 +93,7 @@ def test_base64_file_and_id_find_the_same(client: httpx.Client, catalogue: Catal
         client.post("/v1/search", json={"images": [b64(files[3])], "k": 4}),
         client.post("/v1/search", json={"id": catalogue.frame["id"][3], "k": 4}),
     )
-    found = [[(one["id"], round(one["distance"], 4)) for one in way.json()["neighbours"]] for way in ways]
+    found = [[(one["id"], round(one["distance"], 4)) for one in way.json()["neighbors"]] for way in ways]
     assert found[0] == found[1] == found[2] == found[3]
     assert found[0][0] == (catalogue.frame["id"][3], 0)
 
@@ -102,21 +102,21 @@ def test_several_images_are_one_question(client: httpx.Client, searcher: Searche
     answer = client.post("/v1/search", files=uploads(files[0], files[20]), data={"k": "6"}).json()
     mean = embeddings[0].astype(np.float64) + embeddings[20]
     (expected,) = searcher.index.search((mean / np.linalg.norm(mean))[None].astype(np.float32), 6)
-    assert [one["id"] for one in answer["neighbours"]] == expected["id"].tolist()
+    assert [one["id"] for one in answer["neighbors"]] == expected["id"].tolist()
     assert np.allclose(np.linalg.norm(together(embeddings[[0, 20]])), 1)
 
 
-def test_neighbours_can_be_asked_of_one_label_and_up_to_a_distance(client: httpx.Client, catalogue: Catalogue) -> None:
+def test_neighbors_can_be_asked_of_one_label_and_up_to_a_distance(client: httpx.Client, catalogue: Catalogue) -> None:
     id, label = catalogue.frame["id"][0], catalogue.frame["label"][30]
     parent = label.rpartition("/")[0]
     for under in (label, parent, f"/{parent}/"):
-        answer = client.post("/v1/search", json={"id": id, "k": 100, "under": under}).json()
+        answer = client.post("/v1/search", json={"id": id, "k": 100, "label_prefix": under}).json()
         inside = catalogue.frame["label"].map(lambda one, under=under: f"{one}/".startswith(f"{under.strip('/')}/"))
-        assert {one["id"] for one in answer["neighbours"]} == set(catalogue.frame["id"][inside])
-    everything = client.post("/v1/search", json={"id": id, "k": 100}).json()["neighbours"]
+        assert {one["id"] for one in answer["neighbors"]} == set(catalogue.frame["id"][inside])
+    everything = client.post("/v1/search", json={"id": id, "k": 100}).json()["neighbors"]
     limit = everything[9]["distance"] + 1e-9
-    assert client.post("/v1/search", json={"id": id, "k": 100, "within": limit}).json()["neighbours"] == everything[:10]
-    assert client.post("/v1/search", json={"id": id, "under": "no/such/label"}).json()["neighbours"] == []
+    assert client.post("/v1/search", json={"id": id, "k": 100, "max_distance": limit}).json()["neighbors"] == everything[:10]
+    assert client.post("/v1/search", json={"id": id, "label_prefix": "no/such/label"}).json()["neighbors"] == []
 
 
 def test_embeddings_and_distances_are_the_librarys(
@@ -140,7 +140,7 @@ def test_an_explanation_is_two_pictures(client: httpx.Client, catalogue: Catalog
     assert pictures[0].tobytes() != pictures[1].tobytes()
 
 
-def test_a_photograph_of_the_catalogue_comes_small_and_may_be_kept(client: httpx.Client, catalogue: Catalogue) -> None:
+def test_a_image_of_the_catalogue_comes_small_and_may_be_kept(client: httpx.Client, catalogue: Catalogue) -> None:
     id = catalogue.frame["id"][5]
     response = client.get(f"/v1/images/{id}", params={"size": 32})
     assert response.headers["content-type"] == "image/jpeg"
@@ -148,8 +148,8 @@ def test_a_photograph_of_the_catalogue_comes_small_and_may_be_kept(client: httpx
     assert "immutable" in response.headers["cache-control"]
     again = client.get(f"/v1/images/{id}", params={"size": 32}, headers={"If-None-Match": response.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    assert client.get(f"/v1/images/{id}").content == catalogue.photographs([5])[0]
-    assert_problem(client.get(f"/v1/images/{'0' * 64}"), 404, "no photograph 0000")
+    assert client.get(f"/v1/images/{id}").content == catalogue.images([5])[0]
+    assert_problem(client.get(f"/v1/images/{'0' * 64}"), 404, "no image 0000")
     assert_problem(client.get("/v1/images/..%2f..%2fetc%2fpasswd"), 404, "Not Found")
     assert_problem(client.get("/v1/images/xyz"), 422, "id")
     assert_problem(client.get(f"/v1/images/{id}", params={"size": 257}), 422, "size")
@@ -189,7 +189,7 @@ def test_clusters_can_be_walked_through(client: httpx.Client, searcher: Searcher
 def test_the_release_is_described(client: httpx.Client, searcher: Searcher, catalogue: Catalogue) -> None:
     facts = client.get("/v1/model").json()
     assert facts["weights"] == searcher.release.bundle.weights_hash
-    assert (facts["photographs"], facts["catalogue_version"], facts["dimensions"]) == (len(catalogue.frame), catalogue.version, 16)
+    assert (facts["images"], facts["catalogue_version"], facts["embedding_dim"]) == (len(catalogue.frame), catalogue.version, 16)
     assert facts["metrics"]["fine.recall_at_1"]["value"] == 0.6
     assert facts["checked"] is True
     assert client.get("/healthz").json() == {"status": "alive"}
@@ -226,8 +226,8 @@ def test_what_cannot_be_read_is_refused_with_the_reason(client: httpx.Client, fi
     assert_problem(client.post("/v1/search", files=uploads(*files[:11])), 400, "Too many files")
     assert_problem(client.post("/v1/search", content=b"{", headers={"content-type": "application/json"}), 422, "JSON")
     assert_problem(client.post("/v1/search", content=b"--x", headers={"content-type": "multipart/form-data"}), 400, "boundary")
-    assert_problem(client.post("/v1/search", json={"id": "f" * 64}), 422, "no photograph ffff")
-    assert_problem(client.post("/v1/distance", json={"ids": ["f" * 64]}), 422, "two photographs")
+    assert_problem(client.post("/v1/search", json={"id": "f" * 64}), 422, "no image ffff")
+    assert_problem(client.post("/v1/distance", json={"ids": ["f" * 64]}), 422, "two images")
 
 
 def test_unknown_routes_and_methods_are_problems(client: httpx.Client) -> None:
@@ -296,5 +296,5 @@ def test_openapi_describes_questions_answers_and_problems_with_examples(client: 
     assert set(post["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
     assert post["requestBody"]["content"]["application/json"]["examples"]
     assert "application/problem+json" in post["responses"]["422"]["content"]
-    assert document["components"]["schemas"]["Neighbours"]["examples"]
+    assert document["components"]["schemas"]["Neighbors"]["examples"]
     assert "Problem" in document["components"]["schemas"]

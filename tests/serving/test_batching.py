@@ -11,10 +11,10 @@ import pytest
 from torch import Tensor
 
 from deeprank.errors import DataError
-from deeprank.model.bundle import Bundle
+from deeprank.models.bundle import Bundle
+from deeprank.registry.releases import Release
+from deeprank.registry.searcher import Searcher
 from deeprank.serving.batching import Batcher, BatchSettings, BusyError, LateError
-from deeprank.serving.registry import Release
-from deeprank.serving.search import Searcher
 from tests.conftest import save_untrained
 from tests.drawing import encoded, pattern
 

@@ -72,8 +72,8 @@ def test_a_service_that_takes_the_champion_within_the_time_has_taken_it(store: S
 
 
 def test_a_refusal_ends_the_wait_with_the_services_reason(store: Store, url: str, tmp_path: Path) -> None:
-    Service.versions, Service.refused = [1], {"version": 3, "reason": "its canaries have other neighbours", "at": "now"}
-    with pytest.raises(ModelError, match=f"did not take {NAME} version 3: it refuses version 3: its canaries have other neighbours"):
+    Service.versions, Service.refused = [1], {"version": 3, "reason": "its canaries have other neighbors", "at": "now"}
+    with pytest.raises(ModelError, match=f"did not take {NAME} version 3: it refuses version 3: its canaries have other neighbors"):
         _check(url, tmp_path, wait_seconds=600)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.model.bundle import Bundle
+from deeprank.models.bundle import Bundle
 from deeprank.serving.batching import IDLE
 from deeprank.triplets.sampling import Triplets
 from tests.drawing import encoded, pattern
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 REFUSED = {400, 408, 413, 415, 422, 429}
 START = """
 import sys
-from deeprank.serving.guard import Limits
+from deeprank.serving.middleware import Limits
 from deeprank.serving.server import serve
 from deeprank.serving.service import ServeSettings
 serve(sys.argv[1], port=int(sys.argv[2]), settings=ServeSettings(limits=Limits(seconds=5, head_seconds=3)))

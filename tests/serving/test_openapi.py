@@ -11,7 +11,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import content_type_conformance, not_a_server_error, response_schema_conformance, status_code_conformance
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.model.bundle import Bundle
+from deeprank.models.bundle import Bundle
 from deeprank.triplets.sampling import Triplets
 from tests.serving.conftest import make_release
 from tests.serving.running import Running, running

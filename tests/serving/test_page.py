@@ -1,4 +1,4 @@
-"""The page in a real browser: ask with a photograph, look at the answer, go on from it, come back, filter, compare, walk the clusters."""
+"""The page in a real browser: ask with an image, look at the answer, go on from it, come back, filter, compare, walk the clusters."""
 
 import re
 import shutil
@@ -53,15 +53,15 @@ def opened(browser: Any, address: str, errors: list[str], **options: Any) -> Any
     return page
 
 
-def a_test_photograph(server: Running, rendered_folder: Path) -> tuple[Path, str]:
-    """Return the file and the label of a photograph of the test split."""
+def a_test_image(server: Running, synthetic_folder: Path) -> tuple[Path, str]:
+    """Return the file and the label of an image of the test split."""
     rows = server.service.current().searcher.index.rows
     row = rows[rows["split"] == "test"].iloc[0]
-    return rendered_folder / row["path"], row["label"]
+    return synthetic_folder / row["path"], row["label"]
 
 
 def taken_again(file: Path, folder: Path) -> Path:
-    """Return a photograph of the same thing that is in no index: nearer, brighter, and another file."""
+    """Return an image of the same thing that is in no index: nearer, brighter, and another file."""
     with Image.open(file) as image:
         width, height = image.size
         nearer = image.convert("RGB").crop((width // 20, height // 20, width - width // 20, height - height // 20))
@@ -74,7 +74,7 @@ def assert_fits(page: Any) -> None:
 
 
 def assert_drawn(page: Any, images: str) -> None:
-    """Wait until the first photograph is there, and has pixels."""
+    """Wait until the first image is there, and has pixels."""
     expect(page.locator(images).first).to_have_attribute("src", re.compile("^(blob:|data:image/png)"))
     expect(page.locator(images).first).to_have_js_property("complete", True)
     assert page.locator(images).first.evaluate("image => image.naturalWidth") > 0
@@ -82,45 +82,45 @@ def assert_drawn(page: Any, images: str) -> None:
 
 @LOOKS
 def test_a_person_searches_goes_on_comes_back_and_filters(
-    server: Running, browser: Any, rendered_folder: Path, errors: list[str], tmp_path: Path, name: str, options: dict[str, Any]
+    server: Running, browser: Any, synthetic_folder: Path, errors: list[str], tmp_path: Path, name: str, options: dict[str, Any]
 ) -> None:
-    asked, label = a_test_photograph(server, rendered_folder)
+    asked, label = a_test_image(server, synthetic_folder)
     page = opened(browser, server.url, errors, **options)
-    neighbours = page.locator("#neighbours .tile")
+    neighbors = page.locator("#neighbors .tile")
     assert_drawn(page, "#samples img")
     assert_fits(page)
     page.screenshot(path=tmp_path / f"start-{name}.png")
 
     page.locator("#file").set_input_files(taken_again(asked, tmp_path))
-    expect(neighbours).to_have_count(12)
-    expect(neighbours.first.locator("img")).to_have_attribute("alt", label)
-    expect(neighbours.first).not_to_contain_text("0.000")
-    assert_drawn(page, "#neighbours img")
+    expect(neighbors).to_have_count(12)
+    expect(neighbors.first.locator("img")).to_have_attribute("alt", label)
+    expect(neighbors.first).not_to_contain_text("0.000")
+    assert_drawn(page, "#neighbors img")
     assert_drawn(page, "#query img")
     assert_fits(page)
     page.screenshot(path=tmp_path / f"found-{name}.png", full_page=True)
 
-    neighbours.nth(1).locator("a").first.click()
+    neighbors.nth(1).locator("a").first.click()
     expect(page).to_have_url(re.compile("#like/[0-9a-f]{64}$"))
     expect(page.locator("#trail a")).to_have_count(2)
     expect(page.locator("#view-result .facts")).to_contain_text("12 are")
     page.go_back()
     expect(page).to_have_url(re.compile("#own/1$"))
-    expect(neighbours.first.locator("img")).to_have_attribute("alt", label)
+    expect(neighbors.first.locator("img")).to_have_attribute("alt", label)
     expect(page.locator("#trail a")).to_have_count(0)
 
     other = next(one for one in server.service.current().searcher.index.rows["label"] if one != label)
     page.locator("#under").fill(other)
     page.locator("#under").press("Enter")
-    expect(neighbours.first.locator("img")).to_have_attribute("alt", other)
-    expect(neighbours).to_have_count(8)
+    expect(neighbors.first.locator("img")).to_have_attribute("alt", other)
+    expect(neighbors).to_have_count(8)
     page.locator("#under").fill("no such thing")
     page.locator("#under").press("Enter")
     expect(page.locator("#under-hint")).to_contain_text("No classes")
     page.locator("#under").fill("")
-    expect(neighbours).to_have_count(12)
+    expect(neighbors).to_have_count(12)
     page.locator("#k").select_option("24")
-    expect(neighbours).to_have_count(24)
+    expect(neighbors).to_have_count(24)
     assert_fits(page)
     assert errors == []
 
@@ -130,7 +130,7 @@ def test_two_are_compared_and_the_model_is_described(
     server: Running, browser: Any, errors: list[str], tmp_path: Path, name: str, options: dict[str, Any]
 ) -> None:
     page = opened(browser, f"{server.url}/#like/{server.service.current().searcher.index.rows['id'].iloc[0]}", errors, **options)
-    why = page.locator("#neighbours .tile").nth(1).get_by_role("button")
+    why = page.locator("#neighbors .tile").nth(1).get_by_role("button")
     why.click()
     dialog = page.locator("#compare")
     expect(dialog.locator("img[src^='data:image/png']")).to_have_count(2)
@@ -143,7 +143,7 @@ def test_two_are_compared_and_the_model_is_described(
     expect(why).to_be_focused()
 
     page.locator("#to-model").click()
-    expect(page.locator("#metrics")).to_contain_text("The nearest photograph shows the same class")
+    expect(page.locator("#metrics")).to_contain_text("The nearest image shows the same class")
     expect(page.locator("#metrics")).to_contain_text("60.0 %")
     expect(page.locator("#about")).to_contain_text("16 numbers")
     page.screenshot(path=tmp_path / f"model-{name}.png")
@@ -175,9 +175,9 @@ def test_the_clusters_can_be_walked_and_their_addresses_shared(
     assert_drawn(page, "#members img")
     page.screenshot(path=tmp_path / "cluster.png", full_page=True)
     members.first.locator("a").click()
-    expect(page.locator("#neighbours .tile")).to_have_count(12)
+    expect(page.locator("#neighbors .tile")).to_have_count(12)
     page.reload()
-    expect(page.locator("#neighbours .tile")).to_have_count(12)
+    expect(page.locator("#neighbors .tile")).to_have_count(12)
     expect(page.locator("#query .label")).not_to_be_empty()
     page.go_back()
     expect(members).to_have_count(clusters[0].size)
@@ -207,29 +207,29 @@ def test_the_keyboard_alone_will_do(server: Running, browser: Any, errors: list[
     page.screenshot(path=tmp_path / "focus.png")
     page.keyboard.press("Enter")
     expect(page.locator("#view-result h1")).to_be_focused()
-    expect(page.locator("#neighbours .tile")).to_have_count(12)
-    tab_to("#neighbours button")
+    expect(page.locator("#neighbors .tile")).to_have_count(12)
+    tab_to("#neighbors button")
     page.keyboard.press("Enter")
     expect(page.locator("#compare img[src^='data:']")).to_have_count(2)
     page.keyboard.press("Enter")
     expect(page.locator("#compare")).to_be_hidden()
-    tab_to("#neighbours a[href^='#cluster/']")
+    tab_to("#neighbors a[href^='#cluster/']")
     page.keyboard.press("Enter")
     expect(page.locator("#view-cluster h1")).to_be_focused()
     tab_to("#members a")
     page.keyboard.press("Enter")
-    expect(page.locator("#neighbours .tile")).to_have_count(12)
+    expect(page.locator("#neighbors .tile")).to_have_count(12)
     assert errors == []
 
 
 def test_what_goes_wrong_is_said(server: Running, browser: Any, tmp_path: Path) -> None:
     page = opened(browser, server.url, [])
     message = page.locator("#message")
-    page.locator("#file").set_input_files({"name": "none.jpg", "mimeType": "image/jpeg", "buffer": b"no photograph"})
+    page.locator("#file").set_input_files({"name": "none.jpg", "mimeType": "image/jpeg", "buffer": b"no image"})
     expect(message).to_be_visible()
     expect(message.locator("button")).to_be_hidden()
     page.locator("#file").set_input_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"words"})
-    expect(message).to_contain_text("That is no photograph")
+    expect(message).to_contain_text("That is no image")
     page.screenshot(path=tmp_path / "wrong.png")
     page.goto(f"{server.url}/#like/{'0' * 64}")
     expect(message).to_contain_text("0000")
@@ -269,6 +269,6 @@ def test_a_service_that_wants_a_token_is_shown_it_with_every_request(folder: Pat
         expect(page.locator("#token-form")).to_be_hidden()
         assert_drawn(page, "#samples img")
         page.locator("#samples a").first.click()
-        expect(page.locator("#neighbours .tile")).to_have_count(12)
+        expect(page.locator("#neighbors .tile")).to_have_count(12)
         page.reload()
-        assert_drawn(page, "#neighbours img")
+        assert_drawn(page, "#neighbors img")

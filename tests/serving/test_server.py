@@ -11,9 +11,9 @@ import pytest
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ConfigError
-from deeprank.model.bundle import Bundle
+from deeprank.models.bundle import Bundle
 from deeprank.serving.batching import BatchSettings
-from deeprank.serving.guard import Limits
+from deeprank.serving.middleware import Limits
 from deeprank.serving.server import check_access, read_token
 from deeprank.serving.service import ServeSettings
 from deeprank.triplets.sampling import Triplets

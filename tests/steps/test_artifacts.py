@@ -8,7 +8,7 @@ from zenml.enums import VisualizationType
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.home import home
-from deeprank.model.bundle import Bundle
+from deeprank.models.bundle import Bundle
 from deeprank.reporting import Record
 from deeprank.triplets.sampling import SampleSettings, Triplets, sample_triplets
 from steps.artifacts.base import RECORD, Artifact, new_folder

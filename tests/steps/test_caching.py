@@ -8,7 +8,7 @@ import pytest
 from zenml.utils import source_utils
 
 from deeprank.home import PROJECT
-from deeprank.serving.register import RELEASE_CODE
+from deeprank.registry.register import RELEASE_CODE
 from steps.caching import cache_on_sources, reached_sources
 from steps.register import register_step
 
@@ -27,9 +27,9 @@ def test_training_reaches_its_own_room_and_those_it_uses() -> None:
         "deeprank/training/__init__.py",
         "deeprank/training/fit.py",
         "deeprank/training/losses.py",
-        "deeprank/model/network.py",
+        "deeprank/models/embedding_model.py",
         "deeprank/data/catalogue.py",
-        "deeprank/evaluation/figures.py",
+        "deeprank/plotting/evaluation.py",
     } <= _reached("train")
 
 
@@ -39,11 +39,11 @@ def test_training_reaches_its_own_room_and_those_it_uses() -> None:
         ("sample_triplets", "deeprank/triplets/sampling.py"),
         ("train", "deeprank/training/augmentation.py"),
         ("evaluate", "deeprank/evaluation/metrics.py"),
-        ("evaluate", "deeprank/model/preprocessing.py"),
-        ("cluster", "deeprank/search/cluster.py"),
+        ("evaluate", "deeprank/models/preprocessing.py"),
+        ("cluster", "deeprank/search/clusters.py"),
         ("cluster", "deeprank/search/clusters.html.j2"),
-        ("index", "deeprank/search/tune.py"),
-        ("register", "deeprank/evaluation/promotion.py"),
+        ("index", "deeprank/search/autotune.py"),
+        ("register", "deeprank/evaluation/gate.py"),
         ("register", "deeprank/evaluation/card.md.j2"),
         ("leakage", "deeprank/evaluation/leakage.py"),
     ],

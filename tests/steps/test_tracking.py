@@ -48,8 +48,8 @@ def test_a_record_told_again_says_what_was_said_the_first_time(experiment: str, 
 
 
 def test_nested_parameters_get_dotted_names(experiment: str) -> None:
-    settings = {"train": {"epochs": 3, "network": {"weights": "none"}}, "plain": 1.5, "nothing": None, "many": [1, 2]}
-    flat = {"train.epochs": "3", "train.network.weights": "none", "plain": "1.5", "nothing": "None", "many": "[1, 2]"}
+    settings = {"train": {"epochs": 3, "model": {"weights": "none"}}, "plain": 1.5, "nothing": None, "many": [1, 2]}
+    flat = {"train.epochs": "3", "train.model.weights": "none", "plain": "1.5", "nothing": "None", "many": "[1, 2]"}
     assert flatten(settings) == flat
     with mlflow.start_run(experiment_id=experiment) as run:
         log_parameters(settings)

@@ -5,11 +5,21 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from deeprank.model.preprocessing import Preprocessing
-from deeprank.training.augmentation import LUMA, AugmentSettings, change_light, source_size, warp
+from deeprank.models.preprocessing import Preprocessing
+from deeprank.training.augmentation import LUMA, AugmentSettings, color_jitter, random_affine_crop, source_size
 from tests.drawing import encoded, pattern
 
-NOTHING = {"smallest_crop": 1, "stretch": 1, "flip": 0, "turn": 0, "shear": 0, "brightness": 0, "contrast": 0, "saturation": 0, "tint": 0}
+NOTHING = {
+    "crop_scale": 1,
+    "crop_ratio": 1,
+    "flip": 0,
+    "rotation": 0,
+    "shear": 0,
+    "brightness": 0,
+    "contrast": 0,
+    "saturation": 0,
+    "channel_gain": 0,
+}
 # Mid-tones, so that nothing is clipped.
 IMAGES = torch.randint(90, 140, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -19,7 +29,7 @@ def settings(**changed: float) -> AugmentSettings:
 
 
 def light(seed: int = 0, **changed: float) -> torch.Tensor:
-    return change_light(IMAGES, settings(**changed), np.random.default_rng(seed))
+    return color_jitter(IMAGES, settings(**changed), np.random.default_rng(seed))
 
 
 def _ramp(n: int) -> torch.Tensor:
@@ -31,26 +41,26 @@ def _ramp(n: int) -> torch.Tensor:
 def test_without_augmentation_training_sees_what_search_sees() -> None:
     jpeg = encoded(pattern(1, (140, 100)), "JPEG")
     seen = Preprocessing(size=48)(jpeg).float()[None]
-    assert torch.allclose(warp(seen, 48, settings(), np.random.default_rng(0)), seen, atol=1e-3)
+    assert torch.allclose(random_affine_crop(seen, 48, settings(), np.random.default_rng(0)), seen, atol=1e-3)
 
 
-def test_a_photograph_is_decoded_a_fifth_larger_than_its_crop_and_never_larger_than_it_is_stored() -> None:
+def test_a_image_is_decoded_a_fifth_larger_than_its_crop_and_never_larger_than_it_is_stored() -> None:
     assert [source_size(size) for size in (100, 160, 224, 256)] == [120, 192, 256, 256]
 
 
 def test_a_sure_flip_mirrors() -> None:
-    plain, flipped = (warp(IMAGES.float(), 16, settings(flip=flip), np.random.default_rng(0)) for flip in (0, 1))
+    plain, flipped = (random_affine_crop(IMAGES.float(), 16, settings(flip=flip), np.random.default_rng(0)) for flip in (0, 1))
     assert torch.allclose(flipped, plain.flip(3), atol=1e-3)
 
 
 def test_flips_come_as_often_as_asked() -> None:
     ramp = _ramp(1000)[:, :, ::32, ::32]
-    flipped = warp(ramp, 8, settings(flip=0.3), np.random.default_rng(1))
+    flipped = random_affine_crop(ramp, 8, settings(flip=0.3), np.random.default_rng(1))
     assert float((flipped[:, 0, 0, 0] > 0.5).float().mean()) == pytest.approx(0.3, abs=0.05)
 
 
 def test_crops_keep_the_share_and_the_shape_that_was_asked_for() -> None:
-    crops = warp(_ramp(300), 64, settings(smallest_crop=0.3, stretch=1.5), np.random.default_rng(0))
+    crops = random_affine_crop(_ramp(300), 64, settings(crop_scale=0.3, crop_ratio=1.5), np.random.default_rng(0))
     # From the middle of the first to the middle of the last of 64 pixels.
     width, height = ((crops[:, channel].amax((1, 2)) - crops[:, channel].amin((1, 2))) * 64 / 63 for channel in (0, 1))
     shares, ratios = width * height, width / height
@@ -63,25 +73,25 @@ def test_crops_keep_the_share_and_the_shape_that_was_asked_for() -> None:
 
 
 def test_the_same_generator_gives_the_same_crops_and_light() -> None:
-    crops = [warp(IMAGES.float(), 12, AugmentSettings(), np.random.default_rng(seed)) for seed in (1, 1, 2)]
-    lights = [change_light(IMAGES, AugmentSettings(), np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    crops = [random_affine_crop(IMAGES.float(), 12, AugmentSettings(), np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    lights = [color_jitter(IMAGES, AugmentSettings(), np.random.default_rng(seed)) for seed in (1, 1, 2)]
     for first, again, other in (crops, lights):
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
 
 def _angles(images: torch.Tensor) -> np.ndarray:
-    """Return the direction, in degrees, in which the bright spot of each photograph lies from the middle."""
+    """Return the direction, in degrees, in which the bright spot of each image lies from the middle."""
     weight = images.sum(1)
     places = torch.arange(images.shape[-1]) - (images.shape[-1] - 1) / 2
     across, down = (weight.sum(1) * places).sum(1), (weight.sum(2) * places).sum(1)
     return torch.atan2(down, across).rad2deg().numpy()
 
 
-def test_photographs_are_turned_about_their_middle_each_by_its_own_angle_in_range() -> None:
+def test_images_are_turned_about_their_middle_each_by_its_own_angle_in_range() -> None:
     spot = torch.zeros(64, 3, 65, 65)
     spot[:, :, 30:35, 50:55] = 255
-    angles = _angles(warp(spot, 65, settings(turn=30), np.random.default_rng(0)))
+    angles = _angles(random_affine_crop(spot, 65, settings(rotation=30), np.random.default_rng(0)))
     assert np.abs(angles).max() < 31
     assert angles.min() < -25
     assert angles.max() > 25
@@ -92,14 +102,16 @@ def test_a_shear_leans_what_stands_and_leaves_what_lies() -> None:
     standing, lying = torch.zeros(2, 32, 3, 65, 65)
     standing[:, :, 10:15, 30:35] = 255
     lying[:, :, 30:35, 50:55] = 255
-    leaning = _angles(warp(standing, 65, settings(shear=20), np.random.default_rng(0)))
+    leaning = _angles(random_affine_crop(standing, 65, settings(shear=20), np.random.default_rng(0)))
     assert np.abs(leaning + 90).max() == pytest.approx(20, abs=2)
-    assert np.abs(_angles(warp(lying, 65, settings(shear=20), np.random.default_rng(0)))).max() < 1
+    assert np.abs(_angles(random_affine_crop(lying, 65, settings(shear=20), np.random.default_rng(0)))).max() < 1
 
 
 def test_no_turn_or_shear_leaves_an_empty_corner() -> None:
     white = torch.full((8, 3, 32, 32), 255.0)
-    assert torch.allclose(warp(white, 24, settings(turn=180, shear=40), np.random.default_rng(0)), torch.tensor(255.0), atol=1e-2)
+    assert torch.allclose(
+        random_affine_crop(white, 24, settings(rotation=180, shear=40), np.random.default_rng(0)), torch.tensor(255.0), atol=1e-2
+    )
 
 
 def test_no_spread_changes_nothing() -> None:
@@ -108,7 +120,7 @@ def test_no_spread_changes_nothing() -> None:
     assert torch.allclose(found, IMAGES.float(), atol=1e-3)
 
 
-def test_brightness_multiplies_each_photograph_by_one_factor_in_range() -> None:
+def test_brightness_multiplies_each_image_by_one_factor_in_range() -> None:
     factors = (light(brightness=0.3) / IMAGES).flatten(1)
     assert torch.allclose(factors, factors[:, :1].expand_as(factors), atol=1e-4)
     assert ((factors > 0.7) & (factors < 1.3)).all()
@@ -116,7 +128,7 @@ def test_brightness_multiplies_each_photograph_by_one_factor_in_range() -> None:
 
 
 def test_tint_multiplies_each_channel_by_a_factor_of_its_own() -> None:
-    factors = (light(tint=0.1) / IMAGES).flatten(2)
+    factors = (light(channel_gain=0.1) / IMAGES).flatten(2)
     assert torch.allclose(factors, factors[:, :, :1].expand_as(factors), atol=1e-4)
     assert ((factors > 0.9) & (factors < 1.1)).all()
     assert len(factors[:, :, 0].unique()) == 3 * len(IMAGES)
@@ -136,19 +148,19 @@ def test_saturation_leaves_brightness_and_grey_alone() -> None:
     assert torch.allclose((found * luma).sum(1), (original * luma).sum(1), atol=1e-2)
     assert not torch.allclose(found, original, atol=1)
     grey = IMAGES[:, :1].expand(-1, 3, -1, -1)
-    assert torch.allclose(change_light(grey, settings(saturation=0.5), np.random.default_rng(0)), grey.float(), atol=1e-2)
+    assert torch.allclose(color_jitter(grey, settings(saturation=0.5), np.random.default_rng(0)), grey.float(), atol=1e-2)
 
 
 def test_pixels_stay_pixels() -> None:
     extremes = torch.randint(0, 2, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)) * 255
-    strong = AugmentSettings(brightness=0.9, contrast=0.9, saturation=0.9, tint=0.9)
+    strong = AugmentSettings(brightness=0.9, contrast=0.9, saturation=0.9, channel_gain=0.9)
     for seed in range(10):
-        found = change_light(extremes, strong, np.random.default_rng(seed))
+        found = color_jitter(extremes, strong, np.random.default_rng(seed))
         assert found.min() >= 0
         assert found.max() <= 255
 
 
-@pytest.mark.parametrize("wrong", [{"smallest_crop": 0}, {"stretch": 0.9}, {"flip": 1.1}, {"brightness": 1}, {"zoom": 1}])
+@pytest.mark.parametrize("wrong", [{"crop_scale": 0}, {"crop_ratio": 0.9}, {"flip": 1.1}, {"brightness": 1}, {"zoom": 1}])
 def test_ranges_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         AugmentSettings(**wrong)

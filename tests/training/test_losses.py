@@ -12,12 +12,12 @@ from torch.nn.functional import cross_entropy, normalize
 
 from deeprank.errors import ConfigError
 from deeprank.training.losses import (
+    CUSTOM_LOSSES,
     LABELS_ONLY,
-    MENDED,
     NO_MINER,
-    OWN,
-    REMEMBERING,
-    UNFIT,
+    PATCHED,
+    UNSUPPORTED,
+    WITH_MEMORY,
     CosineSoftmax,
     GradedHinge,
     LossSettings,
@@ -31,7 +31,7 @@ LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2])
 # Classes 0 and 1 are cousins, 2 is a stranger.
 RELEVANCES = torch.tensor([[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]], dtype=torch.float64)
 TRIPLETS = (torch.tensor([0, 0, 4, 8]), torch.tensor([1, 2, 3, 7]), torch.tensor([3, 6, 7, 0]))
-LIBRARY = [name for name in dir(losses) if name.endswith("Loss") and name not in UNFIT]
+LIBRARY = [name for name in dir(losses) if name.endswith("Loss") and name not in UNSUPPORTED]
 MINERS = [name for name in dir(miners) if name.endswith("Miner") and name != "BaseMiner"]
 REQUIRED = {"RankedListLoss": {"margin": 0.4, "Tn": 1.0}}
 
@@ -42,7 +42,7 @@ def _points(seed: int, n: int = 9, d: int = 6, spread: float = 1) -> torch.Tenso
 
 
 def _settings(name: str, **others: object) -> LossSettings:
-    return LossSettings(name=name, arguments=REQUIRED.get(name, {}), **others)
+    return LossSettings(name=name, kwargs=REQUIRED.get(name, {}), **others)
 
 
 def _weighted(*settings: LossSettings, seed: int = 0) -> WeightedLosses:
@@ -54,9 +54,9 @@ def _distance(embeddings: torch.Tensor, i: int, j: int) -> torch.Tensor:
     return (embeddings[i] - embeddings[j]).square().sum()
 
 
-def _hinges(embeddings: torch.Tensor, labels: torch.Tensor, gap: float) -> list[torch.Tensor]:
+def _hinges(embeddings: torch.Tensor, labels: torch.Tensor, margin: float) -> list[torch.Tensor]:
     triplets = [(q, p, n) for q, p, n in itertools.permutations(range(len(labels)), 3) if labels[q] == labels[p] != labels[n]]
-    return [(gap + _distance(embeddings, q, p) - _distance(embeddings, q, n)).clamp(min=0) for q, p, n in triplets]
+    return [(margin + _distance(embeddings, q, p) - _distance(embeddings, q, n)).clamp(min=0) for q, p, n in triplets]
 
 
 def _along_the_sphere(loss: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
@@ -64,25 +64,25 @@ def _along_the_sphere(loss: torch.Tensor, embeddings: torch.Tensor) -> torch.Ten
     return gradient - (gradient * embeddings).sum(1, keepdim=True) * embeddings
 
 
-@pytest.mark.parametrize("gap", [0.1, 0.2, 1.0])
+@pytest.mark.parametrize("margin", [0.1, 0.2, 1.0])
 @pytest.mark.parametrize("labels", [[0, 0, 0, 1, 1, 1, 2, 2, 2], [0, 1, 0, 1, 0, 1, 0, 1, 0], [0, 0, 1, 2, 3, 4, 5, 6, 7]])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_hinge_is_the_mean_over_triplets_inside_the_gap(gap: float, labels: list[int], seed: int) -> None:
+def test_the_hinge_is_the_mean_over_triplets_inside_the_gap(margin: float, labels: list[int], seed: int) -> None:
     embeddings, classes = _points(seed).requires_grad_(), torch.tensor(labels)
-    hinges = torch.stack(_hinges(embeddings, classes, gap))
+    hinges = torch.stack(_hinges(embeddings, classes, margin))
     expected = hinges[hinges > 0].mean()
-    found = RankingHinge(gap)(embeddings, classes)
+    found = RankingHinge(margin)(embeddings, classes)
     assert found.item() == pytest.approx(expected.item(), abs=1e-12)
     assert torch.allclose(_along_the_sphere(found, embeddings), _along_the_sphere(expected, embeddings), atol=1e-10)
-    assert RankingHinge(gap, "all")(embeddings, classes).item() == pytest.approx(hinges.mean().item(), abs=1e-12)
+    assert RankingHinge(margin, "mean")(embeddings, classes).item() == pytest.approx(hinges.mean().item(), abs=1e-12)
 
 
-@pytest.mark.parametrize(("average", "reducer"), [("active", reducers.AvgNonZeroReducer()), ("all", reducers.MeanReducer())])
+@pytest.mark.parametrize(("reduction", "reducer"), [("avg_non_zero", reducers.AvgNonZeroReducer()), ("mean", reducers.MeanReducer())])
 @pytest.mark.parametrize("triplets", [None, TRIPLETS], ids=["all triplets", "given triplets"])
-def test_the_hinge_is_the_triplet_margin_loss_of_squared_distances(average: str, reducer: object, triplets: object) -> None:
+def test_the_hinge_is_the_triplet_margin_loss_of_squared_distances(reduction: str, reducer: object, triplets: object) -> None:
     embeddings = _points(4).requires_grad_()
     library = losses.TripletMarginLoss(0.3, distance=distances.LpDistance(power=2), reducer=reducer)(embeddings, LABELS, triplets)
-    ours = RankingHinge(0.3, average)(embeddings, LABELS, triplets)
+    ours = RankingHinge(0.3, reduction)(embeddings, LABELS, triplets)
     assert ours.item() == pytest.approx(library.item(), abs=1e-12)
     assert torch.allclose(_along_the_sphere(ours, embeddings), _along_the_sphere(library, embeddings), atol=1e-10)
 
@@ -96,29 +96,29 @@ def test_one_violator_among_easy_triplets_keeps_its_gradient() -> None:
     embeddings[3:, 2:] = torch.eye(7, dtype=torch.float64)
     embeddings.requires_grad_()
     labels = torch.tensor([0, 0, *range(1, 9)])
-    hinges = _hinges(embeddings, labels, gap=0.1)
+    hinges = _hinges(embeddings, labels, margin=0.1)
     violators = [hinge for hinge in hinges if hinge > 0]
     assert len(violators) == 1
     assert len(hinges) - len(violators) >= 7
     # What the seed does: the sum over the batch hides it.
     assert sum(0.1 + _distance(embeddings, q, p) - _distance(embeddings, q, n) for q, p in ((0, 1), (1, 0)) for n in range(2, 10)) < 0
-    loss = RankingHinge(gap=0.1)(embeddings, labels)
+    loss = RankingHinge(margin=0.1)(embeddings, labels)
     assert loss.item() == pytest.approx(violators[0].item())
     (gradient,) = torch.autograd.grad(loss, embeddings)
     assert (gradient[:3].abs().sum(1) > 0.1).all()
     assert (gradient[3:] == 0).all()
 
 
-@pytest.mark.parametrize("gap", [0.1, 0.2, 1.0])
+@pytest.mark.parametrize("margin", [0.1, 0.2, 1.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_graded_hinge_is_the_mean_over_active_pairs_of_unlike_relevance(gap: float, seed: int) -> None:
+def test_the_graded_hinge_is_the_mean_over_active_pairs_of_unlike_relevance(margin: float, seed: int) -> None:
     embeddings, hinges = _points(seed).requires_grad_(), []
     for q, a, b in itertools.permutations(range(9), 3):
         nearer, farther = RELEVANCES[LABELS[q], LABELS[a]], RELEVANCES[LABELS[q], LABELS[b]]
         if nearer > farther:
-            hinges.append((gap * (nearer - farther) + _distance(embeddings, q, a) - _distance(embeddings, q, b)).clamp(min=0))
+            hinges.append((margin * (nearer - farther) + _distance(embeddings, q, a) - _distance(embeddings, q, b)).clamp(min=0))
     expected = torch.stack([hinge for hinge in hinges if hinge > 0]).mean()
-    found = GradedHinge(RELEVANCES, gap)(embeddings, LABELS)
+    found = GradedHinge(RELEVANCES, margin)(embeddings, LABELS)
     assert found.item() == pytest.approx(expected.item(), abs=1e-12)
     assert torch.allclose(_along_the_sphere(found, embeddings), _along_the_sphere(expected, embeddings), atol=1e-10)
 
@@ -146,7 +146,7 @@ def test_given_triplets_alone_count(loss: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", ["RankingHinge", "GradedHinge"])
-def test_given_triplets_of_thousands_of_photographs_need_no_cube_of_memory(name: str) -> None:
+def test_given_triplets_of_thousands_of_images_need_no_cube_of_memory(name: str) -> None:
     loss = create_loss(_settings(name), RELEVANCES.float(), 6)
     embeddings, labels = _points(0, 4000).float().requires_grad_(), torch.arange(4000) % 3
     loss(embeddings, labels, TRIPLETS).backward()
@@ -178,7 +178,7 @@ def test_the_cosine_softmax_without_smoothing_is_cosface_and_without_margin_torc
     assert smooth(embeddings, LABELS).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", CUSTOM_LOSSES)
 @pytest.mark.parametrize("triplets", [None, TRIPLETS], ids=["all triplets", "given triplets"])
 def test_the_gradient_is_the_numerical_one(name: str, triplets: object) -> None:
     torch.manual_seed(0)
@@ -187,7 +187,7 @@ def test_the_gradient_is_the_numerical_one(name: str, triplets: object) -> None:
     assert torch.autograd.gradcheck(lambda points: loss(points, LABELS, *given), _points(7).requires_grad_())
 
 
-# The relevances that a query ranks differ, over the three classes, by 5 in 8 rankings, 5 in 8, and 4 in 4: 0.7 of the gap.
+# The relevances that a query ranks differ, over the three classes, by 5 in 8 rankings, 5 in 8, and 4 in 4: 0.7 of the margin.
 @pytest.mark.parametrize(("name", "value"), [("RankingHinge", 0.2), ("GradedHinge", 0.14), ("CosineSoftmax", None)])
 def test_the_gradient_is_finite_and_right_at_distance_0(name: str, value: float | None) -> None:
     torch.manual_seed(0)
@@ -211,7 +211,7 @@ def test_a_batch_without_a_triplet_costs_nothing_and_breaks_nothing(name: str, l
     assert (gradient == 0).all()
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", CUSTOM_LOSSES)
 def test_a_batch_may_have_any_size_and_order(name: str) -> None:
     torch.manual_seed(0)
     loss, embeddings, labels = create_loss(_settings(name), RELEVANCES, 6).double(), _points(1, 7), torch.tensor([0, 0, 1, 1, 1, 2, 2])
@@ -220,17 +220,17 @@ def test_a_batch_may_have_any_size_and_order(name: str) -> None:
 
 
 def test_a_loss_is_made_by_name_with_its_arguments() -> None:
-    loss = create_loss(LossSettings(name="TripletMarginLoss", arguments={"margin": 0.3}), RELEVANCES, 16)
+    loss = create_loss(LossSettings(name="TripletMarginLoss", kwargs={"margin": 0.3}), RELEVANCES, 16)
     assert type(loss).__name__ == "TripletMarginLoss"
     assert loss.margin == 0.3
     assert create_loss(LossSettings(), RELEVANCES, 16).temperature == 0.1
     for name in ("RankingHinge", "GradedHinge"):
-        loss = create_loss(LossSettings(name=name, arguments={"gap": 0.7}), RELEVANCES, 16)
-        assert isinstance(loss, OWN[name])
-        assert loss.gap == 0.7
+        loss = create_loss(LossSettings(name=name, kwargs={"margin": 0.7}), RELEVANCES, 16)
+        assert isinstance(loss, CUSTOM_LOSSES[name])
+        assert loss.margin == 0.7
 
 
-@pytest.mark.parametrize("name", [*OWN, *LIBRARY])
+@pytest.mark.parametrize("name", [*CUSTOM_LOSSES, *LIBRARY])
 def test_every_loss_trains_batch_after_batch_and_goes_on_from_its_state(name: str) -> None:
     def values(loss: WeightedLosses, seeds: range) -> list[float]:
         found = []
@@ -260,18 +260,18 @@ def test_the_library_makes_of_triplets_what_is_said_of_it(name: str) -> None:
         with pytest.raises(ValueError, match="indices_tuple is not supported"):
             value(TRIPLETS)
     else:
-        # The same photographs as often, and their places exchanged.
+        # The same images as often, and their places exchanged.
         assert (value(TRIPLETS) == value((query, negative, positive))) == (name in LABELS_ONLY)
 
 
-@pytest.mark.parametrize("name", UNFIT)
+@pytest.mark.parametrize("name", UNSUPPORTED)
 def test_a_loss_that_does_not_fit_in_is_refused_with_the_reason(name: str) -> None:
-    with pytest.raises(ValidationError, match=f"{name} {UNFIT[name]}"):
+    with pytest.raises(ValidationError, match=f"{name} {UNSUPPORTED[name]}"):
         LossSettings(name=name)
 
 
 @pytest.mark.parametrize(("classes", "right"), [(3, True), (4, False)])
-def test_the_librarys_smooth_ap_is_still_wrong_unless_classes_are_as_many_as_photographs_of_each(classes: int, right: bool) -> None:
+def test_the_librarys_smooth_ap_is_still_wrong_unless_classes_are_as_many_as_images_of_each(classes: int, right: bool) -> None:
     points, labels = _points(0, 3 * classes), torch.arange(classes).repeat_interleave(3)
     similarity, same = points @ points.T, (labels[:, None] == labels).double()
     before = torch.sigmoid((similarity[:, None, :] - similarity[:, :, None]) / 0.01) * (1 - torch.eye(len(labels)))
@@ -286,7 +286,7 @@ def test_a_loss_with_nothing_to_do_with_triplets_goes_by_the_classes(name: str) 
     assert loss(_points(0).float(), LABELS, TRIPLETS) == loss(_points(0).float(), LABELS)
 
 
-@pytest.mark.parametrize("name", [name for name in [*OWN, *LIBRARY] if name not in LABELS_ONLY])
+@pytest.mark.parametrize("name", [name for name in [*CUSTOM_LOSSES, *LIBRARY] if name not in LABELS_ONLY])
 def test_a_loss_of_triplets_or_pairs_is_given_them(name: str) -> None:
     loss, alone = _weighted(_settings(name)), create_loss(_settings(name), RELEVANCES.float(), 6)
     points = _points(0).float()
@@ -310,7 +310,7 @@ def test_every_miner_picks_what_counts(name: str, loss: str) -> None:
 
 
 @pytest.mark.parametrize("name", losses.CrossBatchMemory.supported_losses())
-def test_a_memory_neither_counts_a_photograph_twice_nor_cares_where_it_lies(name: str) -> None:
+def test_a_memory_neither_counts_a_image_twice_nor_cares_where_it_lies(name: str) -> None:
     def last(*batches: int) -> float:
         loss = losses.CrossBatchMemory(create_loss(_settings(name), RELEVANCES.float(), 6), 6, 18)
         return [loss(_points(seed).float(), LABELS).item() for seed in batches][-1]
@@ -319,10 +319,10 @@ def test_a_memory_neither_counts_a_photograph_twice_nor_cares_where_it_lies(name
     # In the second, batch 2 is overwritten by batch 0, which so lies before batch 1.
     right = last(0) == pytest.approx(alone), last(1, 0) == pytest.approx(last(2, 1, 0))
     assert right == {"NCALoss": (False, True), "LiftedStructureLoss": (True, False)}.get(name, (True, True))
-    assert all(right) == (name in REMEMBERING)
+    assert all(right) == (name in WITH_MEMORY)
 
 
-@pytest.mark.parametrize("name", REMEMBERING)
+@pytest.mark.parametrize("name", WITH_MEMORY)
 def test_every_memory_trains_batch_after_batch_and_goes_on_from_its_state(name: str) -> None:
     def step(loss: WeightedLosses, seed: int) -> float:
         points = _points(seed).float().requires_grad_()
@@ -347,7 +347,7 @@ def test_every_memory_trains_batch_after_batch_and_goes_on_from_its_state(name: 
 
 
 def test_older_batches_count_as_long_as_the_memory_holds_them() -> None:
-    loss = _weighted(LossSettings(name="TripletMarginLoss", arguments={"margin": 0.1}, memory=18))
+    loss = _weighted(LossSettings(name="TripletMarginLoss", kwargs={"margin": 0.1}, memory=18))
     batches = [_points(seed).float() for seed in range(4)]
     for number, points in enumerate(batches):
         held = torch.cat([points, *batches[max(number - 1, 0) : number]])
@@ -360,8 +360,8 @@ def test_older_batches_count_as_long_as_the_memory_holds_them() -> None:
 
 @pytest.mark.parametrize("name", MINERS)
 def test_a_memory_is_mined_by_its_miner(name: str) -> None:
-    arguments = {"pos_strategy": "hard", "neg_strategy": "hard"} if name == "BatchEasyHardMiner" else {}
-    settings = LossSettings(name="TripletMarginLoss", memory=27, miner=MinerSettings(name=name, arguments=arguments))
+    kwargs = {"pos_strategy": "hard", "neg_strategy": "hard"} if name == "BatchEasyHardMiner" else {}
+    settings = LossSettings(name="TripletMarginLoss", memory=27, miner=MinerSettings(name=name, kwargs=kwargs))
     loss, remembered = _weighted(settings), []
     for seed in range(3):
         points = _points(seed, spread=0.3).float().requires_grad_()
@@ -385,8 +385,8 @@ def test_a_memory_is_mined_by_its_miner(name: str) -> None:
         ({"name": "CosFaceLoss", "memory": 9}, "CosFaceLoss cannot use a memory"),
         ({"name": "NCALoss", "memory": 9}, "NCALoss cannot use a memory"),
         ({"name": "LiftedStructureLoss", "memory": 9}, "LiftedStructureLoss cannot use a memory"),
-        ({"name": "TripletMarginLoss", "memory": 9, "arguments": {"swap": True}}, "TripletMarginLoss cannot swap with a memory"),
-        ({"memory": 9, "miner": {"name": "BatchEasyHardMiner"}}, "the easiest positive of a photograph is itself"),
+        ({"name": "TripletMarginLoss", "memory": 9, "kwargs": {"swap": True}}, "TripletMarginLoss cannot swap with a memory"),
+        ({"memory": 9, "miner": {"name": "BatchEasyHardMiner"}}, "the easiest positive of an image is itself"),
         ({"name": "CosineSoftmax", "miner": {"name": "BatchHardMiner"}}, "CosineSoftmax takes no miner"),
         ({"memory": -1}, "greater than or equal to 0"),
     ],
@@ -414,16 +414,16 @@ def test_what_only_a_batch_can_show_is_refused_when_it_comes() -> None:
     ids=["W", "proxies", "weight"],
 )
 @pytest.mark.parametrize("count", [3, 6], ids=["3 classes", "as many classes as dimensions"])
-def test_vectors_of_classes_start_from_the_class_centres(names: str, classes: Callable[..., torch.Tensor], count: int) -> None:
-    centres, each = _points(0, count).float(), torch.arange(count)
+def test_vectors_of_classes_start_from_the_class_centers(names: str, classes: Callable[..., torch.Tensor], count: int) -> None:
+    centers, each = _points(0, count).float(), torch.arange(count)
     for name in names.split():
         loss = WeightedLosses([LossSettings(), _settings(name)], torch.eye(count), 6)
-        loss.start_from(7 * centres)
+        loss.start_from(7 * centers)
         (parameter,) = loss.parameters()
         assert parameter.requires_grad
-        assert torch.allclose(classes(loss.losses[1]), centres, atol=1e-6)
-        # A photograph at its class's centre costs less than one at another's.
-        assert loss.losses[1](centres, each) < loss.losses[1](centres, each.roll(1))
+        assert torch.allclose(classes(loss.losses[1]), centers, atol=1e-6)
+        # An image at its class's center costs less than one at another's.
+        assert loss.losses[1](centers, each) < loss.losses[1](centers, each.roll(1))
 
 
 @pytest.mark.parametrize("name", ["SoftTripleLoss", "SubCenterArcFaceLoss", "SupConLoss", "MarginLoss"])
@@ -443,7 +443,7 @@ def test_several_losses_are_added_with_their_weights() -> None:
         assert loss(embeddings, LABELS, triplets).item() == pytest.approx(expected.item())
 
 
-@pytest.mark.parametrize("name", [*OWN, *LIBRARY])
+@pytest.mark.parametrize("name", [*CUSTOM_LOSSES, *LIBRARY])
 def test_the_same_seed_gives_the_same_loss(name: str) -> None:
     first, second = (_weighted(_settings(name))(_points(0).float(), LABELS) for _ in range(2))
     assert first == second
@@ -468,12 +468,12 @@ def test_a_name_that_does_not_exist_is_refused_with_the_nearest(settings: type[L
 
 
 def test_a_distance_and_a_reducer_are_given_by_name() -> None:
-    points, named = _points(3), {"distance": "CosineSimilarity", "reducer": {"name": "ThresholdReducer", "arguments": {"low": 0.1}}}
+    points, named = _points(3), {"distance": "CosineSimilarity", "reducer": {"name": "ThresholdReducer", "kwargs": {"low": 0.1}}}
     settings = LossSettings.model_validate(
         {
             "name": "TripletMarginLoss",
-            "arguments": {"margin": 0.2, **named},
-            "miner": {"name": "TripletMarginMiner", "arguments": {"type_of_triplets": "semihard", "distance": "CosineSimilarity"}},
+            "kwargs": {"margin": 0.2, **named},
+            "miner": {"name": "TripletMarginMiner", "kwargs": {"type_of_triplets": "semihard", "distance": "CosineSimilarity"}},
         }
     )
     own = WeightedLosses((settings,), RELEVANCES, 6)(points, LABELS)
@@ -482,35 +482,35 @@ def test_a_distance_and_a_reducer_are_given_by_name() -> None:
     library = losses.TripletMarginLoss(margin=0.2, distance=cosine, reducer=reducers.ThresholdReducer(low=0.1))
     assert own == library(points, LABELS, mined) > 0
     assert own != losses.TripletMarginLoss(margin=0.2)(points, LABELS, mined)
-    with pytest.raises(ConfigError, match=r"arguments of TripletMarginLoss: there is no distance Cosine; there are .*CosineSimilarity"):
-        create_loss(LossSettings(name="TripletMarginLoss", arguments={"distance": "Cosine"}), RELEVANCES, 6)
-    wrong = {"distance": {"name": "LpDistance", "arguments": {"root": 2}}}
-    with pytest.raises(ConfigError, match=r"arguments of TripletMarginLoss: .*root"):
-        create_loss(LossSettings.model_validate({"name": "TripletMarginLoss", "arguments": wrong}), RELEVANCES, 6)
+    with pytest.raises(ConfigError, match=r"kwargs of TripletMarginLoss: there is no distance Cosine; there are .*CosineSimilarity"):
+        create_loss(LossSettings(name="TripletMarginLoss", kwargs={"distance": "Cosine"}), RELEVANCES, 6)
+    wrong = {"distance": {"name": "LpDistance", "kwargs": {"root": 2}}}
+    with pytest.raises(ConfigError, match=r"kwargs of TripletMarginLoss: .*root"):
+        create_loss(LossSettings.model_validate({"name": "TripletMarginLoss", "kwargs": wrong}), RELEVANCES, 6)
 
 
-@pytest.mark.parametrize("name", ["TripletMarginLoss", *OWN, *MENDED])
+@pytest.mark.parametrize("name", ["TripletMarginLoss", *CUSTOM_LOSSES, *PATCHED])
 def test_arguments_that_a_loss_does_not_take_are_named(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"train.losses: arguments of {name}: .*'margn'"):
-        create_loss(LossSettings(name=name, arguments={"margn": 1}), RELEVANCES, 16)
+    with pytest.raises(ConfigError, match=f"train.losses: kwargs of {name}: .*'margn'"):
+        create_loss(LossSettings(name=name, kwargs={"margn": 1}), RELEVANCES, 16)
 
 
 @pytest.mark.parametrize("memory", [0, 9])
 @pytest.mark.parametrize(("argument", "complaint"), [({"margn": 1}, "'margn'"), ({"pos_strategy": "medium"}, "must be one of")])
 def test_arguments_that_a_miner_does_not_take_are_named(argument: dict[str, float | str], complaint: str, memory: int) -> None:
-    miner = MinerSettings(name="BatchEasyHardMiner", arguments={"pos_strategy": "hard"} | argument)
-    with pytest.raises(ConfigError, match=f"train.losses: arguments of BatchEasyHardMiner: (.|\n)*{complaint}"):
+    miner = MinerSettings(name="BatchEasyHardMiner", kwargs={"pos_strategy": "hard"} | argument)
+    with pytest.raises(ConfigError, match=f"train.losses: kwargs of BatchEasyHardMiner: (.|\n)*{complaint}"):
         WeightedLosses([LossSettings(miner=miner, memory=memory)], RELEVANCES, 6)
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "complaint"),
+    ("name", "kwargs", "complaint"),
     [
         ("RankedListLoss", {}, "missing 2 required"),
         ("PNPLoss", {"variant": "x"}, "must be one of"),
-        ("RankingHinge", {"average": "none"}, "average is active or all, not none"),
+        ("RankingHinge", {"reduction": "none"}, "reduction is avg_non_zero or mean, not none"),
     ],
 )
-def test_arguments_that_are_missing_or_wrong_are_named(name: str, arguments: dict[str, float | str], complaint: str) -> None:
-    with pytest.raises(ConfigError, match=f"arguments of {name}: .*{complaint}"):
-        create_loss(LossSettings(name=name, arguments=arguments), RELEVANCES, 16)
+def test_arguments_that_are_missing_or_wrong_are_named(name: str, kwargs: dict[str, float | str], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=f"kwargs of {name}: .*{complaint}"):
+        create_loss(LossSettings(name=name, kwargs=kwargs), RELEVANCES, 16)

@@ -9,19 +9,19 @@ import pytest
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.data.ingest import IngestSettings, ingest
-from deeprank.data.rendered import write_rendered
-from deeprank.model.bundle import Bundle
-from deeprank.model.network import NetworkSettings
+from deeprank.data.synthetic import write_synthetic
+from deeprank.models.bundle import Bundle
+from deeprank.models.embedding_model import ModelSettings
 from deeprank.reporting import Record
 from deeprank.training.fit import TrainSettings, fit
 from deeprank.triplets.sampling import SampleSettings, Triplets, sample_triplets
 
 SETTINGS = TrainSettings(
-    network=NetworkSettings(weights="none"),
+    model=ModelSettings(weights="none"),
     precision="fp32",
     epochs=4,
-    train_sizes=(32,),
-    search_size=32,
+    train_image_sizes=(32,),
+    eval_image_size=32,
     classes_per_batch=3,
     images_per_class=2,
 )
@@ -34,12 +34,12 @@ from deeprank.data.catalogue import Catalogue
 from deeprank.reporting import Record
 from deeprank.triplets.sampling import SampleSettings, sample_triplets
 
-light = fit.change_light
-def change_light(*arguments):
+light = fit.color_jitter
+def color_jitter(*arguments):
     if Path(sys.argv[3]).exists() and len(list(Path(sys.argv[3]).iterdir())) and record.points[-1].step == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return light(*arguments)
-fit.change_light = change_light
+fit.color_jitter = color_jitter
 
 catalogue = Catalogue(sys.argv[1], 1)
 record = Record(Path(sys.argv[2]) / "record")
@@ -52,19 +52,19 @@ fit.fit(catalogue, triplets, settings, Path(sys.argv[2]), record, Path(sys.argv[
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Catalogue, Triplets]:
     folder = tmp_path_factory.mktemp("resume")
-    write_rendered(folder / "photographs", classes=6, images=8, size=64)
-    catalogue, _ = ingest(folder / "photographs", IngestSettings(), str(folder / "catalogues"), progress=False)
+    write_synthetic(folder / "images", classes=6, images=8, size=64)
+    catalogue, _ = ingest(folder / "images", IngestSettings(), str(folder / "catalogues"), progress=False)
     return catalogue, sample_triplets(catalogue.frame, SampleSettings(), catalogue.fingerprint)
 
 
 # Dropout draws from torch's own generator, which goes on from where it was only if it is told to.
-@pytest.mark.parametrize("network", [{}, {"hidden": (8,), "dropout": 0.5}], ids=["plain", "dropout"])
+@pytest.mark.parametrize("model", [{}, {"hidden_dims": (8,), "dropout": 0.5}], ids=["plain", "dropout"])
 def test_a_training_killed_by_sigkill_ends_with_the_weights_of_an_unbroken_one(
-    data: tuple[Catalogue, Triplets], tmp_path: Path, network: dict[str, Any]
+    data: tuple[Catalogue, Triplets], tmp_path: Path, model_settings: dict[str, Any]
 ) -> None:
     catalogue, triplets = data
     checkpoints = tmp_path / "checkpoints"
-    settings = SETTINGS.model_copy(update={"network": SETTINGS.network.model_copy(update=network)})
+    settings = SETTINGS.model_copy(update={"model": SETTINGS.model.model_copy(update=model_settings)})
     words = [catalogue.uri, str(tmp_path / "killed"), str(checkpoints), settings.model_dump_json()]
     killed = subprocess.run([sys.executable, "-c", KILLED, *words], capture_output=True, text=True, check=False)
     assert killed.returncode == -9, killed.stderr
@@ -83,7 +83,7 @@ def test_a_training_that_had_stopped_early_and_was_killed_before_it_saved_trains
     data: tuple[Catalogue, Triplets], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalogue, triplets = data
-    settings = SETTINGS.model_copy(update={"epochs": 9, "patience": 1, "learning_rate": 1e-9, "head_learning_rate": 1e-9})
+    settings = SETTINGS.model_copy(update={"epochs": 9, "early_stopping_patience": 1, "learning_rate": 1e-9, "head_learning_rate": 1e-9})
     unbroken = fit(catalogue, triplets, settings, tmp_path / "unbroken", Record(tmp_path / "other"))
     assert int(unbroken.facts["epochs"]) < 9
 

@@ -1,4 +1,4 @@
-"""The reservoirs against one that takes photographs one by one, and their triplets against trial and error."""
+"""The reservoirs against one that takes images one by one, and their triplets against trial and error."""
 
 import itertools
 import math
@@ -9,19 +9,19 @@ import pytest
 from scipy.stats import chi2_contingency, chisquare
 
 from deeprank.triplets.buffer import BufferSampler
-from deeprank.triplets.relevance import RelevanceWeights, grades, levels, relevance
+from deeprank.triplets.relevance import RelevanceWeights, encode_hierarchy, grades, relevance
 
 LABELS = ["a/x/1"] * 4 + ["a/x/2"] * 2 + ["a/y/1"] * 3 + ["b/x/1"] * 5 + ["b/y/1"] * 2 + ["c/x/1"]
 TABLE = grades(3, RelevanceWeights())
 
 
-def sampler_of(labels: list[str], size: int, share: float = 0.5, margin: float = 0.1) -> BufferSampler:
-    return BufferSampler(levels(labels), TABLE, size, share, margin)
+def sampler_of(labels: list[str], size: int, share: float = 0.5, relevance_margin: float = 0.1) -> BufferSampler:
+    return BufferSampler(encode_hierarchy(labels), TABLE, size, share, relevance_margin)
 
 
 def relevances(labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Of each pair, 0 of a photograph to itself, and in total over the category."""
-    n, codes = len(labels), levels(labels)
+    """Of each pair, 0 of an image to itself, and in total over the category."""
+    n, codes = len(labels), encode_hierarchy(labels)
     pairs = relevance(codes, *np.divmod(np.arange(n * n), n), RelevanceWeights()).reshape(n, n).astype(float)
     np.fill_diagonal(pairs, 0)
     return pairs, pairs.sum(axis=1)
@@ -88,10 +88,10 @@ def test_what_is_kept_does_not_grow_with_what_was_fed() -> None:
         assert sampler.keys.base is None
 
 
-@pytest.mark.parametrize(("share", "margin"), [(0.5, 0.1), (0.9, 0.5)])
-def test_triplets_come_as_often_as_by_trial_and_error(share: float, margin: float) -> None:
+@pytest.mark.parametrize(("share", "relevance_margin"), [(0.5, 0.1), (0.9, 0.5)])
+def test_triplets_come_as_often_as_by_trial_and_error(share: float, relevance_margin: float) -> None:
     pairs, total = relevances(LABELS)
-    sampler, rng = sampler_of(LABELS, 4, share, margin), np.random.default_rng(3)
+    sampler, rng = sampler_of(LABELS, 4, share, relevance_margin), np.random.default_rng(3)
     sampler.feed(np.arange(len(LABELS)), rng)
     kept = sampler.rows.tolist()
 
@@ -107,7 +107,7 @@ def test_triplets_come_as_often_as_by_trial_and_error(share: float, margin: floa
             positive = accepted(query)
             outside = [row for row in kept if LABELS[row][0] != LABELS[query][0]]
             negative = accepted(query) if rng.random() < share else int(rng.choice(outside))
-            if pairs[query, positive] - pairs[query, negative] >= margin:
+            if pairs[query, positive] - pairs[query, negative] >= relevance_margin:
                 break
         tried[query, positive, negative] += 1
     drawn = Counter(map(tuple, sampler.draw(100_000, rng).tolist()))
@@ -121,7 +121,7 @@ def test_triplets_come_as_often_as_by_trial_and_error(share: float, margin: floa
 
 def test_a_ring_of_no_relevance_gives_neither_positives_nor_negatives_of_the_category() -> None:
     table = grades(3, RelevanceWeights(top=0))
-    sampler, rng = BufferSampler(levels(LABELS), table, 100, 0.5, 0.1), np.random.default_rng(0)
+    sampler, rng = BufferSampler(encode_hierarchy(LABELS), table, 100, 0.5, 0.1), np.random.default_rng(0)
     sampler.feed(np.arange(len(LABELS)), rng)
     drawn = sampler.draw(5000, rng)
     shared = (sampler.codes[drawn[:, :1]] == sampler.codes[drawn[:, 1:]]).sum(axis=2)

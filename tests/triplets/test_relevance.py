@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from deeprank.triplets.relevance import RelevanceWeights, coarse_labels, grades, levels, relevance, relevance_matrix
+from deeprank.triplets.relevance import RelevanceWeights, coarse_labels, encode_hierarchy, grades, relevance, relevance_matrix
 
 LABELS = ["Fruit/Apple/Golden", "Fruit/Apple/Pink", "Fruit/Pear/Golden", "Vegetables/Garlic", "Vegetables/Onion/Red", "Fruit/Apple/Golden"]
 
@@ -28,7 +28,7 @@ def _all_pairs(labels: list[str], weights: RelevanceWeights) -> tuple[np.ndarray
     n = len(labels)
     i, j = np.divmod(np.arange(n * n), n)
     by_hand = [_relevance_by_hand(labels[a], labels[b], depth, weights) for a, b in zip(i, j, strict=True)]
-    return relevance(levels(labels), i, j, weights), np.array(by_hand, dtype=np.float32)
+    return relevance(encode_hierarchy(labels), i, j, weights), np.array(by_hand, dtype=np.float32)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
@@ -55,18 +55,18 @@ def test_relevance_is_symmetric_and_of_its_own_weights() -> None:
 
 
 def test_a_class_of_the_same_name_under_another_folder_is_another_class() -> None:
-    codes = levels(["Apple/Golden", "Pear/Golden", "Apple/Golden"])
+    codes = encode_hierarchy(["Apple/Golden", "Pear/Golden", "Apple/Golden"])
     assert codes[:, -1].tolist()[0] == codes[:, -1].tolist()[2] != codes[:, -1].tolist()[1]
 
 
 def test_levels_go_from_coarse_to_fine() -> None:
-    codes = levels(LABELS)
+    codes = encode_hierarchy(LABELS)
     assert codes.shape == (6, 3)
     assert [len(np.unique(column)) for column in codes.T] == [2, 4, 5]
 
 
 def test_no_labels_have_no_codes() -> None:
-    assert levels([]).shape == (0, 1)
+    assert encode_hierarchy([]).shape == (0, 1)
 
 
 @pytest.mark.parametrize(("depth", "expected"), [(1, [0, 1]), (2, [0, 0.5, 1]), (4, [0, 0.25, 0.25, 0.5, 1])])
@@ -76,14 +76,14 @@ def test_grades_rise_with_the_folders_shared(depth: int, expected: list[float]) 
 
 def test_a_shallow_label_is_a_coarse_class_of_its_own() -> None:
     assert coarse_labels(LABELS) == ["Fruit/Apple", "Fruit/Apple", "Fruit/Pear", "Vegetables/Garlic", "Vegetables/Onion", "Fruit/Apple"]
-    coarse = levels(LABELS)[:, -2]
+    coarse = encode_hierarchy(LABELS)[:, -2]
     names = np.unique(coarse_labels(LABELS), return_inverse=True)[1]
     assert ((coarse[:, None] == coarse) == (names[:, None] == names)).all()
 
 
 @pytest.mark.parametrize("weights", [RelevanceWeights(), RelevanceWeights(leaf=2, parent=0.7, top=0)])
 def test_the_matrix_has_the_relevance_of_every_pair(weights: RelevanceWeights) -> None:
-    codes = levels(LABELS)
+    codes = encode_hierarchy(LABELS)
     i, j = np.indices((len(LABELS), len(LABELS))).reshape(2, -1)
     found = relevance_matrix(codes, weights)
     assert found.dtype == np.float32

@@ -75,9 +75,9 @@ def test_the_folder_that_all_names_have_in_common_is_found(tmp_path: Path, folde
 
 
 def test_a_name_is_not_taken_for_another_of_its_end(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"line 2: new/x/a\.jpg is not among the photographs"):
+    with pytest.raises(DataError, match=r"line 2: new/x/a\.jpg is not among the images"):
         _read(tmp_path, "x/b.jpg,x/a.jpg,y/c.jpg\nnew/x/a.jpg,x/b.jpg,y/c.jpg\n", ["x/a.jpg", "x/b.jpg", "y/c.jpg"])
-    with pytest.raises(DataError, match=r"line 1: other/x/b\.jpg is not among the photographs"):
+    with pytest.raises(DataError, match=r"line 1: other/x/b\.jpg is not among the images"):
         _read(tmp_path, "mine/x/a.jpg,other/x/b.jpg,mine/y/c.jpg\n", ["x/a.jpg", "x/b.jpg", "y/c.jpg"])
 
 
@@ -87,13 +87,13 @@ def test_a_name_is_not_taken_for_another_of_its_end(tmp_path: Path) -> None:
         ("a,b,c\na,b\n", "line 2: 2 names instead of query,positive,negative"),
         ("a\n", "line 1: 1 name instead"),
         ("a,b,c,a\n", "line 1: 4 names"),
-        ("a,b,c\nb,a,d\n", "line 2: d is not among the photographs"),
-        ("a,b,c\n\n\nb,a,\n", "line 4: an empty name is not among the photographs"),
-        ('a,b,"li\r\nne"\n\nb,a,d\n', "line 4: d is not among the photographs"),
-        ('a,b,c\n"x\ny",a,b\n', "line 2: x\ny is not among the photographs"),
+        ("a,b,c\nb,a,d\n", "line 2: d is not among the images"),
+        ("a,b,c\n\n\nb,a,\n", "line 4: an empty name is not among the images"),
+        ('a,b,"li\r\nne"\n\nb,a,d\n', "line 4: d is not among the images"),
+        ('a,b,c\n"x\ny",a,b\n', "line 2: x\ny is not among the images"),
         ('a,b,c\na,"b,c\na,b,c\n', "line 2: unexpected end of data; a name with a comma stands in quotes"),
         ('a,b,c\na,"b"x,c\n', "line 2: ',' expected after '\"'; a name with a comma stands in quotes"),
-        (b"a,b,c\na,b,\xe4.jpg\n", "line 2: \\xe4.jpg is not among the photographs"),
+        (b"a,b,c\na,b,\xe4.jpg\n", "line 2: \\xe4.jpg is not among the images"),
     ],
 )
 def test_a_wrong_line_is_named_and_shifts_nothing(tmp_path: Path, text: str | bytes, complaint: str) -> None:
@@ -110,9 +110,9 @@ def test_the_first_few_wrong_lines_are_told_in_their_order(tmp_path: Path) -> No
     assert str(told.value).endswith(HINT)
 
 
-def test_all_three_photographs_must_be_in_the_train_split_where_it_is_given(tmp_path: Path) -> None:
+def test_all_three_images_must_be_in_the_train_split_where_it_is_given(tmp_path: Path) -> None:
     assert _read(tmp_path, "a,b,c\n", ["a", "b", "c", "d"], train=np.array([0, 1, 2])) == [[0, 1, 2]]
-    told = r"line 2: d is not in the train split\nline 3: e is not among the photographs\n.*\nPhotographs of val and test are kept"
+    told = r"line 2: d is not in the train split\nline 3: e is not among the images\n.*\nImages of val and test are kept"
     with pytest.raises(DataError, match=told):
         _read(tmp_path, "a,b,c\na,b,d\ne,a,b\n", ["a", "b", "c", "d"], train=np.array([0, 1, 2]))
 

@@ -53,8 +53,8 @@ const near = new IntersectionObserver(
   { rootMargin: "400px" },
 );
 
-// A photograph of the catalogue, fetched when it comes near the screen: an <img> alone could neither show the token nor wait its turn.
-export function photograph(id, alt, signal) {
+// An image of the catalogue, fetched when it comes near the screen: an <img> alone could neither show the token nor wait its turn.
+export function image(id, alt, signal) {
   const image = Object.assign(new Image(), { alt, src: BLANK });
   image.load = async () => {
     near.unobserve(image);

@@ -1,21 +1,21 @@
 // The page: the address after # says what is shown, so that Back, reloading and sharing work; each view asks /v1 and draws its answer.
-import { ask, hasToken, photograph, setToken } from "./api.js";
+import { ask, hasToken, image, setToken } from "./api.js";
 
 const $ = (id) => document.getElementById(id);
 const K = 12;
 const PAGE = 60;
 const SCORE = "score_at_top_30";
 const FIGURES = {
-  "fine.recall_at_1": "The nearest photograph shows the same class",
+  "fine.recall_at_1": "The nearest image shows the same class",
   "fine.recall_at_5": "At least one of the nearest 5 shows the same class",
   "fine.recall_at_10": "At least one of the nearest 10 shows the same class",
-  "fine.map_at_r": "Photographs of the same class come before all others",
-  "coarse.recall_at_1": "The nearest photograph shows the same kind of thing",
+  "fine.map_at_r": "Images of the same class come before all others",
+  "coarse.recall_at_1": "The nearest image shows the same kind of thing",
   "coarse.recall_at_5": "At least one of the nearest 5 shows the same kind of thing",
   "coarse.recall_at_10": "At least one of the nearest 10 shows the same kind of thing",
-  "coarse.map_at_r": "Photographs of the same kind come before all others",
+  "coarse.map_at_r": "Images of the same kind come before all others",
   ndcg_at_10: "The nearest 10 come in the right order: same class, then same kind",
-  triplet_accuracy: "Of two photographs, the one of the same class is nearer",
+  triplet_accuracy: "Of two images, the one of the same class is nearer",
   triplet_accuracy_same_parent: "The same where both are of one kind",
   score_at_top_30: "Among the nearest 30: pairs in the right order less pairs in the wrong one, from -1 to 1",
 };
@@ -97,7 +97,7 @@ function heard(answer) {
   if (answer.version !== version) classes = null;
   version = answer.version;
   $("to-model").textContent = version === null ? "Model" : `Model ${version}`;
-  for (const one of answer.neighbours ?? answer.members ?? answer.samples ?? []) known.set(one.id, one);
+  for (const one of answer.neighbors ?? answer.members ?? answer.samples ?? []) known.set(one.id, one);
   return answer;
 }
 
@@ -133,7 +133,7 @@ function clusterLink({ cluster }) {
 }
 
 function tile(one, signal, options, ...more) {
-  const link = h("a", { href: to(`like/${one.id}`, options), title: "Search on from this one" }, photograph(one.id, one.label, signal));
+  const link = h("a", { href: to(`like/${one.id}`, options), title: "Search on from this one" }, image(one.id, one.label, signal));
   return h("li", { className: "tile" }, link, named(one.label), ...more);
 }
 
@@ -154,7 +154,7 @@ async function paged(section, load) {
 
 async function start(section, { signal }) {
   trail.length = 0;
-  titled(section, "Find photographs like yours");
+  titled(section, "Find images like yours");
   const list = $("samples");
   if (list.querySelector("a")) return;
   waiting(list, 24);
@@ -177,34 +177,34 @@ async function result(section, { view, key, path, options, signal }) {
   [$("under").value, $("k").value, $("under-hint").textContent] = [under, k, ""];
   guarded(offerClasses)();
   drawQuery(subject, path);
-  waiting($("neighbours"), Number(k));
-  titled(section, own ? "Nearest to your photograph" : "Nearest to this photograph", "Searching…");
+  waiting($("neighbors"), Number(k));
+  titled(section, own ? "Nearest to your image" : "Nearest to this image", "Searching…");
 
-  // A photograph of the catalogue is nearest to itself: one more is asked for, and itself left out.
+  // An image of the catalogue is nearest to itself: one more is asked for, and itself left out.
   const question = questioned([subject], { under, k: Number(k) + (own ? 0 : 1) });
   const answer = heard(await ask("v1/search", { ...question, signal }));
-  const found = answer.neighbours.filter((one) => one.id !== key).slice(0, k);
+  const found = answer.neighbors.filter((one) => one.id !== key).slice(0, k);
   if (!own && !known.has(key)) heard(await ask("v1/search", { ...questioned([subject], { k: 5 }), signal }));
   Object.assign(subject, known.get(key));
 
   const farthest = Math.max(...found.map((one) => one.distance));
   settle(
-    $("neighbours"),
+    $("neighbors"),
     found.map((one) => {
       const why = h("button", { type: "button", className: "link", ariaLabel: `Why is ${leaf(one.label)} near?` }, "Why?");
       why.addEventListener("click", () => guarded(compare)(subject, one));
       const distance = h("p", { className: "distance" }, bar(one.distance / farthest, "far"), one.distance.toFixed(3));
-      distance.title = "Distance: 0 is the same photograph, 2 the least alike";
+      distance.title = "Distance: 0 is the same image, 2 the least alike";
       return tile(one, signal, options, distance, h("p", { className: "row" }, clusterLink(one), why));
     }),
   );
   if (!found.length) {
     const all = h("a", { href: to(path, { k }) }, "Search all classes");
-    $("neighbours").append(h("li", { className: "empty" }, h("p", {}, `There is no other photograph${under && ` of the class ${under}`}.`), all));
+    $("neighbors").append(h("li", { className: "empty" }, h("p", {}, `There is no other image${under && ` of the class ${under}`}.`), all));
   }
   drawCaption(subject);
   const by = version === null ? "" : `, by version ${version}`;
-  const title = own ? "Nearest to your photograph" : subject.label ? `Nearest to ${leaf(subject.label)}` : "Nearest to this photograph";
+  const title = own ? "Nearest to your image" : subject.label ? `Nearest to ${leaf(subject.label)}` : "Nearest to this image";
   titled(section, title, `${most(found)}${by}, in ${answer.took_ms.toFixed(0)} ms.`);
 }
 
@@ -218,7 +218,7 @@ function most(found) {
 function drawQuery(subject, path) {
   const picture = () => {
     const { id, url, name } = subject;
-    return url ? h("img", { src: url, alt: name }) : photograph(id, known.get(id)?.label ?? "A photograph of the catalogue");
+    return url ? h("img", { src: url, alt: name }) : image(id, known.get(id)?.label ?? "An image of the catalogue");
   };
   $("query").querySelector("img").replaceWith(picture());
   drawCaption(subject);
@@ -263,8 +263,8 @@ async function clusters(section, { options, signal }) {
 }
 
 function card({ cluster, size, label, share, representatives }, signal) {
-  const four = h("span", { className: "four" }, ...representatives.map((id) => photograph(id, "", signal)));
-  const facts = h("p", { className: "row" }, h("span", {}, count(size, "photograph")), h("span", {}, `cluster ${cluster}`));
+  const four = h("span", { className: "four" }, ...representatives.map((id) => image(id, "", signal)));
+  const facts = h("p", { className: "row" }, h("span", {}, count(size, "image")), h("span", {}, `cluster ${cluster}`));
   const purity = h("p", { className: "distance", title: `${percent(share)} of them are ${label}` }, bar(share, "share"), percent(share));
   return h("li", { className: "tile" }, h("a", { href: to(`cluster/${cluster}`) }, four, named(label), purity, facts));
 }
@@ -275,7 +275,7 @@ async function cluster(section, { key, signal }) {
   await paged(section, async (offset) => {
     const found = heard(await ask(`v1/clusters/${encodeURIComponent(key)}?offset=${offset}&limit=${PAGE}`, { signal, onBusy: busy }));
     const shown = found.next ? `, ${found.next} of them shown` : "";
-    titled(section, `Cluster ${key}`, `${count(found.size, "photograph")}${shown}. ${percent(found.share)} are ${found.label}.`);
+    titled(section, `Cluster ${key}`, `${count(found.size, "image")}${shown}. ${percent(found.share)} are ${found.label}.`);
     return { items: found.members.map((one) => tile(one, signal)), next: found.next };
   });
 }
@@ -297,7 +297,7 @@ async function show() {
   for (const [id, views] of [["to-search", [start, result]], ["to-clusters", [clusters, cluster]]])
     $(id).ariaCurrent = views.includes(view) ? "page" : null;
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
-  notice(lost ? "A photograph of your own is not kept: choose it again." : "");
+  notice(lost ? "An image of your own is not kept: choose it again." : "");
   $("token-form").hidden = true;
   try {
     const drawn = view(section, place);
@@ -320,10 +320,10 @@ async function compare(first, second) {
   const stop = new AbortController();
   dialog.onclose = () => stop.abort();
   const figure = (one, caption) => {
-    const picture = one.file ? h("img", { src: one.url, alt: one.name }) : photograph(one.id, one.label ?? "", stop.signal);
+    const picture = one.file ? h("img", { src: one.url, alt: one.name }) : image(one.id, one.label ?? "", stop.signal);
     return h("figure", {}, picture, h("figcaption", {}, caption));
   };
-  const names = [first.label ? leaf(first.label) : "Your photograph", leaf(second.label)];
+  const names = [first.label ? leaf(first.label) : "Your image", leaf(second.label)];
   const empty = names.map(() => h("span", { className: "waiting" }));
   pair.replaceChildren(figure(first, names[0]), figure(second, names[1]), ...empty);
   const comparing = `Distance ${second.distance.toFixed(3)}. Comparing region by region…`;
@@ -334,7 +334,7 @@ async function compare(first, second) {
     const onBusy = (seconds) => (facts.textContent = seconds ? busyText(seconds) : comparing);
     const found = await ask("v1/explain", { ...questioned([first, second]), onBusy, signal: stop.signal });
     facts.textContent =
-      `Distance ${found.distance.toFixed(3)}, where 0 is the same photograph. ` +
+      `Distance ${found.distance.toFixed(3)}, where 0 is the same image. ` +
       "The brighter a region glows, the more it adds to the likeness; grey adds nothing.";
     [found.first, found.second].forEach((png, i) =>
       empty[i].replaceWith(h("img", { src: `data:image/png;base64,${png}`, alt: `What in ${names[i]} adds to the likeness` })),
@@ -362,8 +362,8 @@ async function describe() {
       Version: [model.version ?? "from a folder", ...model.aliases].join(", "),
       "Answers since": since,
       Checked: model.checked ? "It answers as when it was registered" : "No earlier answers to hold it against",
-      Photographs: `${model.photographs.toLocaleString()}, version ${model.catalogue_version} of the catalogue`,
-      Embedding: `${model.dimensions} numbers a photograph`,
+      Images: `${model.images.toLocaleString()}, version ${model.catalogue_version} of the catalogue`,
+      Embedding: `${model.dimensions} numbers an image`,
       "Why this one": model.gate_reason,
       "A newer one is held back": ready.refused && `Version ${ready.refused.version}: ${ready.refused.reason}`,
       Registry: ready.registry?.reachable === false && "Out of reach; the model goes on answering",
@@ -397,7 +397,7 @@ async function offerClasses() {
   try {
     const found = await classes;
     if ($("classes").childElementCount === found.length) return;
-    $("classes").replaceChildren(...found.map((one) => h("option", { value: one.label }, count(one.count, "photograph"))));
+    $("classes").replaceChildren(...found.map((one) => h("option", { value: one.label }, count(one.count, "image"))));
   } catch (error) {
     classes = null;
     throw error;
@@ -420,9 +420,9 @@ async function filter() {
 
 function take(files) {
   const file = [...files].find((one) => !one.type || one.type.startsWith("image/"));
-  if (!file) return notice("That is no photograph: drop, paste or choose an image file.");
+  if (!file) return notice("That is no image: drop, paste or choose an image file.");
   const number = String(uploads.size + 1);
-  uploads.set(number, { file, url: URL.createObjectURL(file), name: file.name || "Your photograph" });
+  uploads.set(number, { file, url: URL.createObjectURL(file), name: file.name || "Your image" });
   go(to(`own/${number}`, { k: where().options.k }));
 }
 

@@ -1,0 +1,105 @@
+"""Which products there are: a table of kinds, the details of their variants, and the labels of a class."""
+
+from dataclasses import KW_ONLY, dataclass
+
+from PIL import ImageColor
+
+from deeprank.errors import DataError
+
+Color = str | tuple[int, ...]  # as Pillow takes it: "#rrggbb", or red, green, blue
+
+VARIANTS = 3  # variants of a kind that follow each other in class order
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Shape and main design that all variants of a kind share."""
+
+    group: str
+    name: str
+    shape: str
+    body: str
+    cap: str
+    paper: str
+    ink: str
+    spot: str
+    brand: str
+    motif: str
+    pattern: str
+    _: KW_ONLY
+    layout: int
+    gloss: float  # 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """What sets one variant of a kind apart from the others; number is unique among them."""
+
+    emblem: str
+    right: bool
+    stripes: int
+    word: str
+    number: int
+    accent: Color
+    tint: int
+
+
+# A line each: group, name, shape, colors of body, cap, paper, ink and spot, brand, motif, pattern, layout, gloss.
+TABLE = """
+bottles juice-bottle flask #f0972b #3c8c3f #fff4dc #d9541e #f6a21e SUNNA orange rays 0 .7
+boxes cereal-box tall #e7b64a #c98f28 #fbe3a0 #b3341f #f3c04b Krispo bowl wave 1 .1
+jars jam-jar jar #8e1630 #e9dfd0 #fffaf0 #8e1f3d #c22a4e Maribel berry frame 0 .6
+tins soup-tin can #b9bdc2 #c9cdd2 #f7efe0 #b8261f #e0452e Campo tomato split 2 .5
+pouches coffee-pouch pouch #3b2418 #2c1a10 #4a2d1e #e9cf9c #c58b45 MOKKA bean frame 1 .5
+cups yogurt-cup cup #f6f7f5 #dfe5ea #f4f8fb #2b6fae #e56b8c Almi flower wave 0 .4
+bottles wine-bottle wine #1f2d20 #5a1423 #f3ead6 #3a2a20 #7c1f33 Monteval grape frame 3 .8
+boxes tea-box wide #2f6b4a #24543a #d8e6c8 #1f5a3c #8cb56a Ceylona leaf stripe 3 .1
+jars honey-jar squat #d98a16 #f0c24a #fff3cf #7a4a10 #e8a41f Beehall comb dots 1 .7
+tins fish-tin flat #c3c8cc #d3d6d9 #dcecf4 #1d4e7c #e2b23c Atlantis fish wave 2 .7
+pouches crisps-bag bag #d42b2b #b32020 #e23a30 #fff3d0 #f5c430 Chipsy sun rays 1 .8
+cups ice-cream-tub tub #f3d7df #8e5a3c #fbe7ec #7a3b52 #e58aa5 Gelina cone dots 2 .3
+bottles ketchup-bottle squeeze #b81f1c #f4f1ea #d3291f #fff1d6 #ec5a34 Rosso tomato dots 1 .8
+boxes biscuit-box long #2b4f8e #203f74 #e7eefb #23468a #d9a050 Biskwi biscuit diagonal 2 .1
+jars pickle-jar jar #7f9a3a #4f7a35 #f4f6df #3f6b2c #a8bf4d Gurkin chili stripe 1 .6
+tins soda-can soda #c8ccd0 #d4d7da #1e8fb3 #f4fbff #f2d43d ZIPP bolt diagonal 1 .8
+pouches rice-pouch pouch #efe7d2 #dccfae #f5efdf #5d6b2a #c2a14a Basmara wheat split 0 .2
+cups noodle-cup cup #e4502e #d4d7da #f05a33 #fff4d8 #f7c63a Ramenko bowl rays 1 .2
+bottles water-bottle flask #a9d4e8 #2a6fb5 #e9f6fc #1f5fa6 #6db7dd Fonta mountain wave 2 .9
+boxes milk-carton carton #f3f6f8 #d8e2ea #eef5fb #1f63a8 #6fb2e0 Lattea drop split 0 .2
+jars spice-jar slim #a3521d #2a2a2a #f6e7c8 #6b2f12 #d7792b Safari chili frame 2 .6
+tins coffee-tin can #8c2a22 #d6b25a #9c2f26 #f6e2b4 #d6b25a Torino bean plain 3 .5
+pouches pasta-bag bag #27508f #1e4079 #2f5fa8 #fff3d8 #f1c545 Pastello wheat stripe 0 .6
+cups butter-tub tub #f6e27a #e3b92d #fdf3b5 #2f7d3c #f2c12e Auenhof flower plain 2 .3
+"""
+KINDS = tuple(Kind(*texts, layout=int(layout), gloss=float(gloss)) for *texts, layout, gloss in map(str.split, TABLE.strip().splitlines()))
+WORDS = ("classic", "mild", "extra", "light", "fresh", "natur", "gold", "bio", "pure", "rich", "family", "spicy", "sweet", "zero",
+         "select", "farm", "finest", "tender", "royal")  # fmt: skip
+ACCENTS = ["#d8432f", "#2f6fd0", "#3a9a4a", "#e6a91f", "#7d4bb0", "#1f9c9c", "#d65a94", "#5a4636"]
+EMBLEMS = ["star", "heart", "leaf", "drop", "flower", "diamond", "crown", "moon", "sun", "bolt", "fish", "petals", "mountain"]
+
+
+def mix(color: Color, other: Color = "#000", share: float = 0) -> tuple[int, ...]:
+    """Return a color mixed with a share (0..1) of another one."""
+    one, two = (ImageColor.getrgb(c) if isinstance(c, str) else c for c in (color, other))
+    return tuple(round(a + (b - a) * share) for a, b in zip(one, two, strict=True))
+
+
+def locate(class_index: int) -> tuple[int, int]:
+    """Return the place in KINDS and the variant number (from 0) of a class; raise DataError if the index is negative."""
+    if class_index < 0:
+        raise DataError(f"class_index must be 0 or more, not {class_index}")
+    turn, place = divmod(class_index, len(KINDS) * VARIANTS)
+    return place // VARIANTS, turn * VARIANTS + place % VARIANTS
+
+
+def detail_of(kind: int, variant: int) -> Detail:
+    """Return the details of a variant; neighboring variants differ in all of them."""
+    v = variant + 5 * kind
+    accent = mix(ACCENTS[v * 3 % len(ACCENTS)], "#888", 0.12 * (v // 8 % 3))
+    return Detail(EMBLEMS[v * 5 % len(EMBLEMS)], v % 2 == 1, 1 + v % 4, WORDS[v * 7 % len(WORDS)], 11 + 7 * variant, accent, v % 3)
+
+
+def label_path(class_index: int) -> tuple[str, str, str]:
+    """Return group, kind and variant of a class, such as ("bottles", "juice-bottle", "juice-bottle-03")."""
+    place, variant = locate(class_index)
+    return KINDS[place].group, KINDS[place].name, f"{KINDS[place].name}-{variant + 1:02d}"
