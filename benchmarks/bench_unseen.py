@@ -1,13 +1,13 @@
-"""What `train.model.general` buys and costs: classes that were trained on against classes that never were.
+"""Effect of `train.model.pretrained_share` on classes that were trained on, and on classes that were not.
 
-The classes are divided by chance into folds; for each fold a net trains on the train split without them. Then the fold's classes
-are searched among themselves (unseen), and all others among themselves (own), gallery train, by the trained net with several
-shares of general features and by the net as it was before training (frozen). Every class is unseen once, so every query whose
-class the gallery has counts; among own classes it does so once a fold but its own. Choose by the first table, whose queries are
-the val split; the second one, of the test split, then tells what was chosen.
+The classes are divided at random into folds. For each fold a model is trained on the train split without the classes of the fold.
+Then the images of these classes are searched among themselves (unseen classes), and all others among themselves (own classes), with
+the train split as the gallery: by the trained model with several shares of pretrained features, and by the model before training
+(frozen). Every class is unseen once, so every query whose class is in the gallery counts once among unseen classes, and in all other
+folds among own classes. Choose a share by the first table, whose queries are the val split; the second table, on the test split,
+then evaluates that choice.
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -15,17 +15,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from peers import GROCERY, Spec, alone, page, prepare, screen, train_section
+from peers import Spec, create_parser, page, prepare, run_in_process, screen, train_section
 from rich.table import Table
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.evaluation.bundle_evaluation import save_frozen
+from deeprank.evaluation.bundle_evaluation import save_frozen_baseline
 from deeprank.evaluation.intervals import estimate
 from deeprank.evaluation.metrics import query_table
 from deeprank.models.embedding_model import ModelSettings, SearchModel
 from deeprank.models.embedding_table import catalogue_embeddings
 from deeprank.reporting import Record
-from deeprank.training.fit import TrainSettings, fit
+from deeprank.row_numbers import CatalogueRows
+from deeprank.training.fit import fit
+from deeprank.training.settings import TrainSettings
 from deeprank.triplets.relevance import RelevanceWeights, encode_hierarchy
 from deeprank.triplets.sampling import SampleSettings, sample_triplets
 
@@ -34,98 +36,104 @@ SHARES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8)
 METRICS = {"recall@1": "fine.recall_at_1", "mAP@R": "fine.map_at_r"}
 
 
-def one_fold(data: Spec, settings: Spec, holdout_classes: list[str]) -> Spec:
-    """Train without some classes; return a line a query and net: its split, kind, group and metrics."""
+def run_fold(data: Spec, settings: Spec, unseen_classes: list[str]) -> Spec:
+    """Train without some classes; returns one row per query and model: its split, kind of class, duplicate group and metrics."""
     catalogue = Catalogue(data["uri"], data["version"])
     frame, codes = catalogue.frame, encode_hierarchy(catalogue.frame["label"].tolist())
-    unseen = frame["label"].isin(holdout_classes)
-    learned_from = frame.assign(split=frame["split"].where((frame["split"] == "train") & ~unseen, "aside"))
-    triplets = sample_triplets(learned_from, SampleSettings(), catalogue.fingerprint)
-    rows = np.arange(len(frame))
+    unseen = frame["label"].isin(unseen_classes)
+    trained_on = frame.assign(split=frame["split"].where((frame["split"] == "train") & ~unseen, "aside"))
+    triplets = sample_triplets(trained_on, SampleSettings(), catalogue.fingerprint)
+    rows = CatalogueRows(np.arange(len(frame)))
     with tempfile.TemporaryDirectory() as folder:
         bundle = fit(catalogue, triplets, TrainSettings.model_validate(settings), Path(folder, "bundle"), Record(Path(folder)))
-        nets = {FROZEN: catalogue_embeddings(save_frozen(bundle, Path(folder, FROZEN)), catalogue, rows, "embedding, frozen net")}
+        frozen = save_frozen_baseline(bundle, Path(folder, FROZEN))
+        embeddings_of = {FROZEN: catalogue_embeddings(frozen, catalogue, rows, "embedding, frozen model")}
         model, _ = bundle.load()
         assert isinstance(model, SearchModel)
-        nets |= with_shares(model, catalogue_embeddings(bundle, catalogue, rows, "embedding, trained net"))
-    lines: list[Spec] = []
-    for name, embeddings in nets.items():
-        for kind, of in {"own": ~unseen, "unseen": unseen}.items():
-            gallery = np.flatnonzero((frame["split"] == "train") & of)
+        embeddings_of |= with_shares(model, catalogue_embeddings(bundle, catalogue, rows, "embedding, trained model"))
+    query_rows: list[Spec] = []
+    for name, embeddings in embeddings_of.items():
+        for kind, in_kind in {"own": ~unseen, "unseen": unseen}.items():
+            gallery = np.flatnonzero((frame["split"] == "train") & in_kind)
             for split in ("val", "test"):
-                queries = np.flatnonzero((frame["split"] == split) & of)
-                found = query_table(embeddings[queries], codes[queries], embeddings[gallery], codes[gallery], RelevanceWeights())
-                told = found[list(METRICS.values())].assign(model=name, kind=kind, split=split, row=queries)
-                lines += told.assign(group=frame["group"].to_numpy()[queries]).to_dict("records")
-    return {"lines": lines}
+                queries = np.flatnonzero((frame["split"] == split) & in_kind)
+                table = query_table(embeddings[queries], codes[queries], embeddings[gallery], codes[gallery], RelevanceWeights())
+                table = table[list(METRICS.values())].assign(model=name, kind=kind, split=split, row=queries)
+                query_rows += table.assign(duplicate_group=frame["duplicate_group"].to_numpy()[queries]).to_dict("records")
+    return {"query_rows": query_rows}
 
 
 def with_shares(model: SearchModel, embeddings: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
-    """Return what a net's search embeddings would be with other shares of general features."""
-    start = model.tuned.embedding_dim
-    parts = np.split(embeddings, [start, start + model.before.matrix.shape[0]], axis=1)
-    units = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts]
+    """Return the search embeddings of a model as they are with other shares of pretrained features."""
+    start = model.finetuned.embedding_dim
+    blocks = np.split(embeddings, [start, start + model.pretrained_projection.matrix.shape[0]], axis=1)
+    unit_blocks = [block / np.linalg.norm(block, axis=1, keepdims=True) for block in blocks]
     return {
-        f"general {share}": np.concatenate(
-            [w**0.5 * unit for w, unit in zip((1 - share, share / 2, share / 2), units, strict=True)], axis=1
+        f"pretrained_share {share}": np.concatenate(
+            [weight**0.5 * block for weight, block in zip((1 - share, share / 2, share / 2), unit_blocks, strict=True)], axis=1
         )
         for share in SHARES
     }
 
 
-def summary(lines: pd.DataFrame) -> list[Spec]:
-    """Return for each split, net and kind of class each metric and its gain over the frozen net, with intervals."""
-    frozen = lines[lines["net"] == FROZEN].set_index(["fold", "row"])
-    out: list[Spec] = []
-    for (split, model, kind), some in lines.groupby(["split", "net", "kind"], sort=False):
-        groups, line = (
-            np.unique(some["group"], return_inverse=True)[1],
-            {"split": split, "net": model, "kind": kind, "queries": int(some[METRICS["recall@1"]].notna().sum())},
-        )
-        before = frozen.loc[pd.MultiIndex.from_frame(some[["fold", "row"]])]
+def summarize(query_rows: pd.DataFrame) -> list[Spec]:
+    """Return for each split, model and kind of class each metric and its gain over the frozen model, with intervals."""
+    frozen_rows = query_rows[query_rows["model"] == FROZEN].set_index(["fold", "row"])
+    summaries: list[Spec] = []
+    for (split, model, kind), rows in query_rows.groupby(["split", "model", "kind"], sort=False):
+        groups = np.unique(rows["duplicate_group"], return_inverse=True)[1]
+        num_queries = int(rows[METRICS["recall@1"]].notna().sum())
+        summary: Spec = {"split": split, "model": model, "kind": kind, "queries": num_queries}
+        baseline = frozen_rows.loc[pd.MultiIndex.from_frame(rows[["fold", "row"]])]
         for short, name in METRICS.items():
-            for what, values in {short: some[name].to_numpy(), f"{short} gain": some[name].to_numpy() - before[name].to_numpy()}.items():
-                found = estimate(values, groups)
-                line[what] = [found.value, found.low, found.high]
-        out.append(line)
-    return out
+            values = rows[name].to_numpy()
+            for key, quantity in {short: values, f"{short} gain": values - baseline[name].to_numpy()}.items():
+                result = estimate(quantity, groups)
+                summary[key] = [result.value, result.low, result.high]
+        summaries.append(summary)
+    return summaries
+
+
+def show(summaries: list[Spec]) -> None:
+    """Print a table for each split."""
+    for split, purpose in {"val": "to choose a share", "test": "to evaluate the choice"}.items():
+        in_split = [summary for summary in summaries if summary["split"] == split]
+        counts = {kind: next(summary["queries"] for summary in in_split if summary["kind"] == kind) for kind in ("own", "unseen")}
+        headings = [f"{kind} {short}" for kind in counts for short in METRICS]
+        table = Table("model", *headings, *(f"unseen {short} gain" for short in METRICS))
+        table.title = f"{split}, {purpose}: {counts['own']} queries of own classes (all folds), {counts['unseen']} of unseen classes"
+        for model in dict.fromkeys(summary["model"] for summary in in_split):
+            own, unseen = (next(summary for summary in in_split if (summary["model"], summary["kind"]) == (model, kind)) for kind in counts)
+            values = [f"{summary[short][0]:.3f}" for summary in (own, unseen) for short in METRICS]
+            gains = (unseen[f"{short} gain"] for short in METRICS)
+            table.add_row(model, *values, *(f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" for value, low, high in gains))
+        page.print(table)
 
 
 def main() -> None:
-    """Train a net a fold, print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default=GROCERY, help="whose train section is used (default: configs/grocery.yaml)")
+    """Train one model per fold; print both tables."""
+    parser = create_parser(__doc__)
     parser.add_argument("--epochs", type=int, default=12, help="of each training (default: 12)")
     parser.add_argument("--folds", type=int, default=5, help="trainings (default: 5)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     settings = train_section(options.config) | {"epochs": options.epochs}
-    # Shares are taken apart of a net that has general features; its training is the same without them.
+    # The shares are computed from one model with pretrained features; its training does not depend on the share.
     settings["model"] = settings.get("model", {}) | {"pretrained_share": ModelSettings().pretrained_share}
-    runs: list[pd.DataFrame] = []
+    query_rows: list[pd.DataFrame] = []
     with tempfile.TemporaryDirectory() as folder:
-        data = prepare(folder)
+        data = prepare(folder, options.data)
         labels = np.random.default_rng(0).permutation(sorted(Catalogue(data["uri"], data["version"]).frame["label"].unique()))
         for fold in range(options.folds):
-            holdout_classes = labels[fold :: options.folds].tolist()
-            screen.print(f"fold {fold + 1} of {options.folds}: {len(holdout_classes)} of {len(labels)} classes holdout_classes")
-            found = alone(one_fold, data=data, settings=settings | {"seed": fold}, holdout_classes=holdout_classes)
-            runs.append(pd.DataFrame(found["lines"]).assign(fold=fold))
-    told = summary(pd.concat(runs, ignore_index=True))
+            unseen_classes = labels[fold :: options.folds].tolist()
+            screen.print(f"fold {fold + 1} of {options.folds}: {len(unseen_classes)} of {len(labels)} classes are unseen")
+            result = run_in_process(run_fold, data=data, settings=settings | {"seed": fold}, unseen_classes=unseen_classes)
+            query_rows.append(pd.DataFrame(result["query_rows"]).assign(fold=fold))
+    summaries = summarize(pd.concat(query_rows, ignore_index=True))
     if options.json:
-        print(json.dumps({"config": options.config, "epochs": options.epochs, "folds": options.folds, "found": told}))
-        return
-    for split, what in {"val": "to choose by", "test": "what was chosen"}.items():
-        lines = [line for line in told if line["split"] == split]
-        counts = {kind: next(line["queries"] for line in lines if line["kind"] == kind) for kind in ("own", "unseen")}
-        table = Table("net", *(f"{kind} {short}" for kind in counts for short in METRICS), *(f"unseen {short} gain" for short in METRICS))
-        table.title = f"{split}, {what}: {counts['own']} queries of own classes (all folds), {counts['unseen']} of unseen ones"
-        for model in dict.fromkeys(line["net"] for line in lines):
-            own, unseen = (next(line for line in lines if (line["net"], line["kind"]) == (model, kind)) for kind in counts)
-            shown = [f"{one[short][0]:.3f}" for one in (own, unseen) for short in METRICS]
-            gains = (unseen[f"{short} gain"] for short in METRICS)
-            table.add_row(model, *shown, *(f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" for value, low, high in gains))
-        page.print(table)
+        facts = {"config": str(options.config), "epochs": options.epochs, "folds": options.folds}
+        print(json.dumps(facts | {"results": summaries}))
+    else:
+        show(summaries)
 
 
 if __name__ == "__main__":

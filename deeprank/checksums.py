@@ -1,4 +1,4 @@
-"""Checksums of files, and the JSON file that says what lies in a folder."""
+"""Checksums of files, and manifests: JSON files that describe a folder and hold a checksum of themselves."""
 
 import hashlib
 import json
@@ -14,38 +14,48 @@ def hash_file(file: Path) -> str:
         return hashlib.file_digest(data, "sha256").hexdigest()
 
 
-def read_manifest(file: Path, missing: str, version: int, keys: set[str]) -> dict[str, Any]:
-    """Return what a folder's JSON file says of it.
+def read_manifest(file: Path, if_missing: str, format_number: int, keys: set[str], advice: str = "") -> dict[str, Any]:
+    """Return the content of a manifest, without its checksum.
 
     Args:
-        file: the JSON file.
-        missing: what the folder is or holds not, where the file is missing.
-        version: the format that is read.
-        keys: that must be there.
+        file: the manifest.
+        if_missing: for the message if the file is missing: what its folder lacks, e.g. `has no index`.
+        format_number: the only format that is read.
+        keys: keys that the manifest must have.
+        advice: for the message if the format is another one: what to do.
 
     Raises:
         ModelError: the file is missing, damaged, or of another format.
 
     """
     if not file.exists():
-        raise ModelError(f"{file.parent} {missing}: {file.name} is missing")
+        raise ModelError(f"{file.parent} {if_missing}: {file.name} is missing")
     try:
-        found: dict[str, Any] = json.loads(file.read_text())
-        if not {"format", *keys} <= found.keys():
+        manifest: dict[str, Any] = json.loads(file.read_text())
+        # Another format may have other keys.
+        is_current = manifest.get("format", format_number) == format_number
+        if is_current and not {"format", *keys} <= manifest.keys():
             raise ValueError("a key is missing")
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{file} is damaged: {error}") from None
-    if found["format"] != version:
-        raise ModelError(f"{file}: format {found['format']} is not the format {version} that this version reads")
-    if found.pop("checksum", None) != _hash_facts(found):
-        raise ModelError(f"{file} is damaged: its checksum is not its own")
-    return found
+    if not is_current:
+        message = f"{file}: format {manifest['format']} is not the format {format_number} that this version reads"
+        raise ModelError(f"{message}; {advice}" if advice else message)
+    if manifest.pop("checksum", None) != _hash_content(manifest):
+        raise ModelError(f"{file} is damaged: its content does not match its checksum")
+    return manifest
 
 
-def write_manifest(file: Path, facts: dict[str, Any]) -> None:
-    """Write what a folder's JSON file says of it, its own checksum included; `format` is among the facts."""
-    file.write_text(json.dumps(facts | {"checksum": _hash_facts(facts)}, indent=1))
+def write_manifest(file: Path, content: dict[str, Any]) -> None:
+    """Write a manifest with a checksum of its content.
+
+    Args:
+        file: where to write.
+        content: a JSON object with the key `format`.
+
+    """
+    file.write_text(json.dumps(content | {"checksum": _hash_content(content)}, indent=1))
 
 
-def _hash_facts(facts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def _hash_content(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

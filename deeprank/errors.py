@@ -1,12 +1,12 @@
-"""The errors a user can do something about: each says what was wrong, where, and what to do."""
+"""Errors that the user can correct: each message says what is wrong, where, and what to do."""
 
 
 class DeepRankError(Exception):
-    """Base of all errors whose message is meant for the user and needs no traceback."""
+    """Base of all errors whose message is for the user and needs no traceback."""
 
 
 class ConfigError(DeepRankError):
-    """A setting is unknown, of the wrong type, or contradicts another."""
+    """A setting is unknown, has a wrong type, or contradicts another one."""
 
 
 class DataError(DeepRankError):
@@ -14,8 +14,8 @@ class DataError(DeepRankError):
 
 
 class ModelError(DeepRankError):
-    """A model bundle, an index or a release is missing, damaged or does not fit its companion."""
+    """A model bundle, an index or a release is missing, is damaged, or does not match another one."""
 
 
 class TrainingError(DeepRankError):
-    """A training cannot come to anything: its loss is no number, or its embedding has collapsed."""
+    """A training failed: its loss is NaN or infinite, or its embeddings collapsed."""

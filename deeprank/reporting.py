@@ -1,4 +1,4 @@
-"""How long jobs report: the library writes down metrics, figures and tables; whoever calls it decides where they go."""
+"""Reporting: long jobs report metrics, figures and texts to a Reporter; the caller decides where they go."""
 
 import json
 from collections.abc import Iterable
@@ -13,33 +13,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Item = TypeVar("Item")
+# Folder of text files within a record.
 ATTACHED = "attached"
 
 
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
-    """Show a progress bar while iterating; on standard error, so that a command's output stays its own."""
+    """Show a progress bar while iterating, on standard error: standard output is for results."""
     return progress.track(items, description=description, total=total, console=Console(stderr=True))
 
 
 class Reporter(Protocol):
-    """What a long job may say while it works."""
+    """Takes what a long job reports."""
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
-        """Report one number; `step` (an epoch, say) makes it a point of a curve."""
+        """Report a number; with `step` (e.g. the epoch) it is a point of a curve."""
 
     def figure(self, name: str, figure: "Figure") -> None:
-        """Report a picture under a fixed name."""
+        """Report a figure."""
 
     def note(self, name: str, value: str) -> None:
-        """Report a fact in words (a version, a choice and its reason)."""
+        """Report a text, e.g. a version, or a decision and its reason."""
 
     def attach(self, name: str, text: str) -> None:
-        """Report a file of text under a fixed name: a table as CSV, a page as HTML."""
+        """Report a text file, e.g. a table as CSV or a page as HTML."""
 
 
 @dataclass(frozen=True)
 class MetricPoint:
-    """One reported number."""
+    """A reported number; `step` is None if it is not a point of a curve."""
 
     name: str
     value: float
@@ -48,39 +49,46 @@ class MetricPoint:
 
 @dataclass
 class Record:
-    """A reporter that keeps all it is told in a folder, so that a cached result can tell it again later."""
+    """A reporter that keeps everything in a folder, so that it can be logged again later.
+
+    Attributes:
+        folder: where figures and files are.
+        points: the reported numbers, in order.
+        notes: the reported texts, by name.
+
+    """
 
     folder: Path
     points: list[MetricPoint] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
-        """Keep one number."""
+        """Keep a number."""
         self.points.append(MetricPoint(name, float(value), step))
 
     def note(self, name: str, value: str) -> None:
-        """Keep a fact in words."""
+        """Keep a text; it replaces an earlier text of the same name."""
         self.notes[name] = value
 
     def figure(self, name: str, figure: "Figure") -> None:
-        """Draw a picture to `<folder>/<name>.png`."""
+        """Write a figure to `<folder>/<name>.png`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.folder / f"{name}.png", dpi=110, bbox_inches="tight")
 
     def attach(self, name: str, text: str) -> None:
-        """Write a file of text to `<folder>/attached/<name>`."""
+        """Write a text file to `<folder>/attached/<name>`."""
         (self.folder / ATTACHED).mkdir(parents=True, exist_ok=True)
         (self.folder / ATTACHED / name).write_text(text)
 
     def save(self) -> None:
-        """Write numbers and notes beside the pictures."""
+        """Write numbers and texts to `<folder>/record.json`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         data = {"points": [vars(point) for point in self.points], "notes": self.notes}
         (self.folder / "record.json").write_text(json.dumps(data, indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> "Record":
-        """Read a saved record; an absent one is empty."""
+        """Read a saved record; it is empty if there is none."""
         file = folder / "record.json"
         if not file.exists():
             return cls(folder)
@@ -89,10 +97,10 @@ class Record:
 
     @property
     def figures(self) -> dict[str, Path]:
-        """The pictures by name."""
+        """The figures' files, by name."""
         return {file.stem: file for file in sorted(self.folder.glob("*.png"))}
 
     @property
     def attached(self) -> list[Path]:
-        """The files of text."""
+        """The text files."""
         return sorted((self.folder / ATTACHED).glob("*"))

@@ -1,4 +1,4 @@
-"""New images become findable, and lost ones vanish, without training: `zenml pipeline run pipelines.refreshing -c CONFIG`."""
+"""Add new images to the champion's index and remove lost ones, without training: `zenml pipeline run pipelines.refreshing -c CONFIG`."""
 
 from deeprank.data.ingest import IngestSettings
 from deeprank.registry.register import RegisterSettings

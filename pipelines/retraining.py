@@ -1,7 +1,7 @@
-"""What is new → is a training due? → as `training`; then what is new is findable, by the new champion or by the old one.
+"""Train if a training is due, as `training` does; in any case, bring the champion's index up to date with the catalogue.
 
-One fixed graph, so that any orchestrator and its own schedules can run it (Kubeflow and Airflow know no other kind): where no
-training is due, the steps after `due` skip themselves in a fraction of a second each.
+The graph is static, as some orchestrators run no other kind (Kubeflow, Airflow). If no training is due, the steps after
+`retraining_due` are skipped, which takes a fraction of a second each.
 """
 
 from zenml.enums import ExecutionMode
@@ -11,9 +11,9 @@ from deeprank.evaluation.leakage import LeakageSettings
 from deeprank.registry.register import RegisterSettings
 from deeprank.registry.retraining_due import RetrainingSettings
 from deeprank.search.autotune import IndexSettings
-from deeprank.search.clusters import ClusterSettings
+from deeprank.search.clustering import ClusterSettings
 from deeprank.serving.check_service import ServiceSettings
-from deeprank.training.fit import TrainSettings
+from deeprank.training.settings import TrainSettings
 from deeprank.triplets.sampling import SampleSettings
 from pipelines.strict import strict_pipeline
 from steps.champion import champion_step
@@ -58,9 +58,9 @@ def retraining(
     evaluation = evaluate_step(catalogue, triplets, bundle)
     clusters = cluster_step(catalogue, bundle, cluster)
     searched = index_step(catalogue, bundle, clusters, index)
-    # `checked`, not `catalogue`: its record tells of copies that were only warned of.
+    # `checked`, not `catalogue`: its record holds the leaks that were only warned about.
     release = register_step(ingested, checked, triplets, bundle, searched, evaluation, register)
     report = report_step(ingested, checked, drift, triplets, bundle, evaluation, clusters, searched, release)
-    # Where no training was due, or its release was held, the champion learns to find what came.
-    refreshed = refresh_step(checked, register.name, champion_needed=False, after=report)
+    # If no training was due, or the gate held its release, the old champion's index gets the new images.
+    refreshed = refresh_step(checked, register.name, require_champion=False, after=report)
     service_step(register.name, service, after=refreshed)

@@ -1,4 +1,4 @@
-"""`python -m pipelines.setup`: state folder, ZenML stack and MLflow experiment; repeatable."""
+"""`python -m pipelines.setup`: create state folder, ZenML stack and MLflow experiment; it can be repeated."""
 
 import os
 
@@ -8,7 +8,7 @@ STACK = "deeprank"
 
 
 def main() -> None:
-    """Set everything up, in the order in which it is needed, and say what there is now."""
+    """Create what is missing, and print where it is."""
     for folder in ("mlflow", "data", "work"):
         (home() / folder).mkdir(parents=True, exist_ok=True)
     create_experiment()
@@ -17,19 +17,20 @@ def main() -> None:
 
 
 def create_experiment() -> None:
-    """Create the MLflow experiment; with a store of our own its artifacts go beside it, not into the working folder."""
+    """Create the MLflow experiment; if the store is the state folder's, the artifacts go there too."""
     import mlflow
 
     from deeprank.home import default_tracking_uri
     from steps.tracking import EXPERIMENT
 
     if mlflow.get_experiment_by_name(EXPERIMENT) is None:
-        own = mlflow.get_tracking_uri() == default_tracking_uri()
-        mlflow.create_experiment(EXPERIMENT, artifact_location=(home() / "mlflow" / "artifacts").as_uri() if own else None)
+        in_state_folder = mlflow.get_tracking_uri() == default_tracking_uri()
+        artifacts = (home() / "mlflow" / "artifacts").as_uri() if in_state_folder else None
+        mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts)
 
 
 def register_stack() -> None:
-    """Register artifact store, orchestrator, MLflow tracker and registry as one ZenML stack, and make it the active one."""
+    """Register orchestrator, artifact store, MLflow tracker and model registry as a ZenML stack, and activate it."""
     from zenml.client import Client
     from zenml.enums import StackComponentType as Kind
 
@@ -40,7 +41,7 @@ def register_stack() -> None:
     components = {
         Kind.ORCHESTRATOR: ("local", {}),
         Kind.ARTIFACT_STORE: ("local", {"path": str(home() / "artifacts")}),
-        Kind.EXPERIMENT_TRACKER: ("mlflow", tracking()),
+        Kind.EXPERIMENT_TRACKER: ("mlflow", tracker_configuration()),
         Kind.MODEL_REGISTRY: ("mlflow", {}),
     }
     for kind, (flavor, configuration) in components.items():
@@ -53,13 +54,13 @@ def register_stack() -> None:
     client.activate_stack(STACK)
 
 
-def tracking() -> dict[str, str | None]:
-    """Return where the tracker's store is, and who asks where that is a server."""
+def tracker_configuration() -> dict[str, str | None]:
+    """Return the tracker's address from MLFLOW_TRACKING_URI, and the credentials from the environment if it is a server."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
     user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     if uri.startswith(("http://", "https://")) and not (user and password):
-        # ZenML refuses a server without credentials; one that asks for none does not look at them.
+        # ZenML refuses a server without credentials; a server that needs none ignores them.
         return {"tracking_uri": uri, "tracking_username": None, "tracking_password": None, "tracking_token": token or "none"}
     return {"tracking_uri": uri, "tracking_username": user, "tracking_password": password, "tracking_token": None}
 

@@ -1,171 +1,148 @@
-"""Configs that are read to the letter: ZenML ignores keys that it does not know, here they end the run before it starts."""
+"""Strict pipelines: ZenML ignores unknown keys in a config; here they end the run before it starts."""
 
-import difflib
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import click
-from filelock import FileLock, Timeout
-from pydantic import ValidationError
+import yaml
 from zenml.client import Client
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.config.step_configurations import StepConfigurationUpdate
 from zenml.pipelines.pipeline_definition import Pipeline
+from zenml.steps import BaseStep
 
 from deeprank.errors import ConfigError, DeepRankError
-from deeprank.home import home
-from deeprank.settings import Settings, read_yaml
+from deeprank.renamed_settings import renamed_words
+from deeprank.settings import EXTENDS, Settings, extended_file, parse_settings, read_config, read_yaml, require_known
 from pipelines.image import IMAGE
-
-# Seconds that a run waits for another one; unset or 0: it leaves.
-WAIT = "DEEPRANK_WAIT"
-# What it leaves with, as in sysexits.h: not now, but another time.
-TRY_AGAIN = 75
+from pipelines.run_lock import exclusive_run
+from steps.artifacts.base import new_folder
 
 
 class StrictPipeline(Pipeline):
-    """A pipeline that, before a run, checks its YAML file and that the stack tracks where MLFLOW_TRACKING_URI says; and runs alone."""
+    """A pipeline that checks its config and its stack before a run, and runs alone on the state folder."""
 
     def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> "StrictPipeline":
-        """Check the file, then do as ZenML does."""
+        """Check the config and the stack, resolve `extends`, then do as ZenML does."""
         try:
             if config_path:
                 check_config(Path(config_path), self.entrypoint)
+                config_path = str(without_extends(Path(config_path)))
             check_tracking()
         except DeepRankError as error:
             raise click.ClickException(str(error)) from None
-        return super().with_options(*args, config_path=config_path, **kwargs)
+        pipeline = self.copy()
+        pipeline.use_image()
+        return super(StrictPipeline, pipeline).with_options(*args, config_path=config_path, **kwargs)
+
+    def prepare(self, *args: Any, **kwargs: Any) -> None:
+        """Prepare for a run or a build."""
+        self.use_image()
+        super().prepare(*args, **kwargs)
+
+    def use_image(self) -> None:
+        """Have the steps run in the project's image if the active stack starts containers; a config may add docker settings."""
+        if starts_containers() and "docker" not in self.configuration.settings:
+            self.configure(settings={"docker": IMAGE})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, alone on this state folder where the steps run on this machine."""
+        """Run; if the steps run on this machine, no other run may use the state folder."""
         if not Client().active_stack.orchestrator.config.is_local:
             return super().__call__(*args, **kwargs)
-        with only_run(self.name):
+        with exclusive_run(self.name):
             return super().__call__(*args, **kwargs)
 
 
 def strict_pipeline(**options: Any) -> Callable[[Callable[..., None]], StrictPipeline]:
-    """Make a StrictPipeline of a function, whose steps run in the project's image; options as in `zenml.pipeline`."""
-    return lambda function: StrictPipeline(name=function.__name__, entrypoint=function, settings={"docker": IMAGE}, **options)
+    """Return a decorator that makes a StrictPipeline of a function; options as in `zenml.pipeline`."""
+    return lambda function: StrictPipeline(name=function.__name__, entrypoint=function, **options)
+
+
+def starts_containers() -> bool:
+    """Return whether the active stack runs steps in containers, which ZenML then builds an image for."""
+    stack = Client().active_stack
+    return stack.orchestrator.flavor != "local" or stack.step_operator is not None
+
+
+def without_extends(file: Path) -> Path:
+    """Return a config that extends no other file: the file itself, or a temporary copy of it with the extended file's values."""
+    if extended_file(file) is None:
+        return file
+    resolved = new_folder() / file.name
+    resolved.write_text(yaml.safe_dump(read_config(file), sort_keys=False))
+    return resolved
 
 
 def check_config(file: Path, entrypoint: Callable[..., None]) -> None:
-    """Refuse a run configuration with a key that ZenML or a room of the library does not know, or a value of a wrong type.
+    """Refuse a config with a key that neither ZenML nor the pipeline's settings have, or with a value of a wrong type.
+
+    Args:
+        file: the config; if it extends another file, both are checked.
+        entrypoint: the pipeline's function, whose parameters are settings.
 
     Raises:
-        ConfigError: names file, key and the nearest right one.
+        ConfigError: names file, key and the nearest known key.
 
     """
-    config = read_yaml(file)
-    _known(file, "", config, [*PipelineRunConfiguration.model_fields, "parameters"])
-    rooms: dict[str, type[Settings]] = {name: parameter.annotation for name, parameter in signature(entrypoint).parameters.items()}
-    parameters = config.get("parameters") or {}
-    for section in (parameters, config.get("steps") or {}):
+    base = extended_file(file)
+    if base is not None:
+        _check_content(base, read_yaml(base), entrypoint)
+    _check_content(file, read_config(file), entrypoint)
+
+
+def _check_content(file: Path, content: dict[str, Any], entrypoint: Callable[..., None]) -> None:
+    require_known(file, "", content, [*PipelineRunConfiguration.model_fields, "parameters", EXTENDS])
+    parameters, step_options = content.get("parameters") or {}, content.get("steps") or {}
+    for section in (parameters, step_options):
         if not isinstance(section, dict):
             raise ConfigError(f"{file}: expected keys and values under parameters and steps, found {section!r}")
-    _known(file, "steps.", config.get("steps") or {}, [*rooms, "drift", "champion", "evaluate", "report", "refresh"])
-    for name, options in (config.get("steps") or {}).items():
+    _check_steps(file, step_options, entrypoint)
+    _check_parameters(file, parameters, entrypoint)
+
+
+def _check_steps(file: Path, step_options: dict[str, Any], entrypoint: Callable[..., None]) -> None:
+    _refuse_renamed(file, dict.fromkeys(step_options), "steps.")
+    # The module of a pipeline imports its steps.
+    step_names = [value.name for value in entrypoint.__globals__.values() if isinstance(value, BaseStep)]
+    require_known(file, "steps.", step_options, step_names)
+    for name, options in step_options.items():
         if options is None:
             continue
         if not isinstance(options, dict):
             raise ConfigError(f"{file}: steps.{name}: expected keys and values, found {options!r}")
-        # They could only contradict those of the pipeline, on which ZenML ends with a traceback.
+        # Parameters here would contradict those of the pipeline, and ZenML would end with a traceback.
         if "parameters" in options:
             raise ConfigError(f"{file}: unknown key steps.{name}.parameters; settings go under parameters: alone")
-        _known(file, f"steps.{name}.", options, [key for key in StepConfigurationUpdate.model_fields if key != "parameters"])
-    _known(file, "parameters.", parameters, list(rooms))
-    for room, given in parameters.items():
-        try:
-            rooms[room].model_validate(given)
-        except ValidationError as error:
-            raise ConfigError("\n".join(_explain(file, room, rooms[room], problem) for problem in error.errors())) from None
+        require_known(file, f"steps.{name}.", options, [key for key in StepConfigurationUpdate.model_fields if key != "parameters"])
 
 
-def _known(file: Path, where: str, given: Iterable[str], known: list[str]) -> None:
-    for key in given:
-        if key not in known:
-            raise ConfigError(f"{file}: unknown key {where}{key}{_nearest(str(key), known)}")
+def _check_parameters(file: Path, parameters: dict[str, Any], entrypoint: Callable[..., None]) -> None:
+    _refuse_renamed(file, parameters, "parameters.")
+    models: dict[str, type[Settings]] = {name: parameter.annotation for name, parameter in signature(entrypoint).parameters.items()}
+    require_known(file, "parameters.", parameters, models)
+    for name, values in parameters.items():
+        parse_settings(models[name], values, file, name, "parameters.")
 
 
-def _nearest(key: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, list(known), 1)
-    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
-
-
-def _explain(file: Path, room: str, model: Any, problem: Any) -> str:
-    where = [str(part) for part in problem["loc"]]
-    name = ".".join(["parameters", room, *where])
-    if problem["type"] != "extra_forbidden":
-        return f"{file}: {name}: {problem['msg']}, found {problem['input']!r}"
-    for part in where[:-1]:
-        if not hasattr(model, "model_fields") or part not in model.model_fields:
-            return f"{file}: unknown key {name}"
-        model = model.model_fields[part].annotation
-    if not hasattr(model, "model_fields"):
-        return f"{file}: unknown key {name}"
-    return f"{file}: unknown key {name}{_nearest(where[-1], model.model_fields)}"
+def _refuse_renamed(file: Path, values: dict[str, Any], prefix: str) -> None:
+    messages = renamed_words(values, prefix=prefix)
+    if messages:
+        raise ConfigError("\n".join(f"{file}: {message}" for message in messages))
 
 
 def check_tracking() -> None:
-    """Refuse a stack without an MLflow tracker, or whose tracker is not where MLFLOW_TRACKING_URI says."""
+    """Refuse a stack without an MLflow tracker, or with one that tracks elsewhere than MLFLOW_TRACKING_URI says.
+
+    Raises:
+        ConfigError: says what the stack has and what to do.
+
+    """
     tracker = Client().active_stack.experiment_tracker
     if tracker is None:
         raise ConfigError(f"the stack {Client().active_stack.name} has no MLflow tracker: run `make setup`, or name another with -s")
-    configured, wanted = tracker.config.tracking_uri, os.environ.get("MLFLOW_TRACKING_URI")
-    if wanted and configured != wanted:
-        raise ConfigError(f"MLFLOW_TRACKING_URI is {wanted}, but the stack tracks to {configured}: run `make setup` again to follow it")
-
-
-@contextmanager
-def only_run(name: str) -> Iterator[None]:
-    """Hold the state folder's lock; where another run has it, wait as long as DEEPRANK_WAIT says, else leave.
-
-    Two at once would write the same checkpoints and copies of releases, and wait for each other's databases. The system drops the
-    lock with the process that holds it, however that ends.
-
-    Raises:
-        ClickException: another run goes on; the exit code is 75.
-
-    """
-    home().mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(home() / "run.lock"), home() / "run.holder"
-    seconds = _waiting_seconds()
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        used = f"{home()} is in use by {holder.read_text() if holder.exists() else 'another run'}"
-        _wait(lock, seconds, used)
-    try:
-        holder.write_text(f"{name}, process {os.getpid()}, since {datetime.now().astimezone().isoformat(' ', 'seconds')}")
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
-def _wait(lock: FileLock, seconds: float, used: str) -> None:
-    if seconds:
-        click.echo(f"{used}; waiting for up to {seconds:g} s", err=True)
-    try:
-        lock.acquire(timeout=seconds)
-    except Timeout:
-        waited = f", also after {seconds:g} s" if seconds else ""
-        leaving = click.ClickException(f"{used}{waited}: this run leaves; {WAIT}=SECONDS makes it wait")
-        leaving.exit_code = TRY_AGAIN
-        raise leaving from None
-
-
-def _waiting_seconds() -> float:
-    given = os.environ.get(WAIT) or "0"
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1
-    if not 0 <= seconds < float("inf"):
-        raise click.ClickException(f"{WAIT}={given}: expected seconds, 0 or more")
-    return seconds
+    stack_uri, variable_uri = tracker.config.tracking_uri, os.environ.get("MLFLOW_TRACKING_URI")
+    if variable_uri and stack_uri != variable_uri:
+        raise ConfigError(f"MLFLOW_TRACKING_URI is {variable_uri}, but the stack tracks to {stack_uri}: run `make setup` again")

@@ -1,4 +1,4 @@
-"""The order of the steps, and nothing else."""
+"""The training pipeline: the order of its steps. `zenml pipeline run pipelines.training -c CONFIG`."""
 
 import warnings
 
@@ -8,9 +8,9 @@ from deeprank.data.ingest import IngestSettings
 from deeprank.evaluation.leakage import LeakageSettings
 from deeprank.registry.register import RegisterSettings
 from deeprank.search.autotune import IndexSettings
-from deeprank.search.clusters import ClusterSettings
+from deeprank.search.clustering import ClusterSettings
 from deeprank.serving.check_service import ServiceSettings
-from deeprank.training.fit import TrainSettings
+from deeprank.training.settings import TrainSettings
 from deeprank.triplets.sampling import SampleSettings
 from pipelines.strict import strict_pipeline
 from steps.cluster import cluster_step
@@ -26,7 +26,7 @@ from steps.service import service_step
 from steps.tracking import track_cached_steps
 from steps.train import train_step
 
-# Harmless: ZenML makes a pydantic model of the parameters, and every class has a method `register`.
+# Harmless: ZenML makes a pydantic model of the parameters, and pydantic models have a method `register`.
 warnings.filterwarnings("ignore", message='Field name "register"')
 
 

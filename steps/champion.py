@@ -1,30 +1,30 @@
-"""Catalogue to train on → the model bundle that the training starts from: the champion's, or none where there is no champion."""
+"""Catalogue to train on → the champion's model bundle, from which the training starts; empty if there is no champion."""
 
 import logging
 import shutil
 from typing import Annotated
 
-from deeprank.registry.releases import Release, fetch, find
-from steps.artifacts.base import new_folder
+from deeprank.registry.releases import find_version, open_version
+from deeprank.reporting import Record
 from steps.artifacts.bundle import BundleArtifact
 from steps.artifacts.catalogue import CatalogueArtifact
 from steps.step import pipeline_step
-from steps.tracking import Tracked
 
 logger = logging.getLogger(__name__)
 
 
-# Always runs: the champion may have changed. An artifact, not a name, so that the cache of the training knows whose weights it had.
+# Never cached: the champion may have changed. The output is an artifact, not a name, so that the training's cache key holds the weights.
 @pipeline_step(__file__, enable_cache=False)
-def champion_step(catalogue: CatalogueArtifact, name: str) -> Annotated[BundleArtifact, "champion"]:  # noqa: ARG001 it says whether to
-    """Take the champion's bundle from the registry."""
-    folder = new_folder()
-    reporter = Tracked(folder)
-    champion = find(name, "champion")
+def champion_step(
+    catalogue: CatalogueArtifact,  # noqa: ARG001 if it was skipped, this step is skipped
+    name: str,
+    output: Annotated[BundleArtifact, "champion"],
+    reporter: Record,
+) -> None:
+    """Copy the champion's bundle from the registry."""
+    champion = find_version(name, "champion")
     if champion is not None:
-        shutil.copytree(Release(fetch(champion)).bundle.folder, folder, dirs_exist_ok=True)
-    start = f"champion, version {champion.version}" if champion else "scratch: there is no champion yet"
-    logger.info("starting from %s", start)
-    reporter.note("train.start", start)
-    reporter.save()
-    return BundleArtifact(folder)
+        shutil.copytree(open_version(champion).bundle.folder, output.folder, dirs_exist_ok=True)
+    init = f"champion, version {champion.version}" if champion else "pretrained, as there is no champion yet"
+    logger.info("training starts from: %s", init)
+    reporter.note("train.init", init)

@@ -1,20 +1,16 @@
-"""Catalogue → how far what is new in it lies from what the champion was trained on."""
+"""Catalogue → drift: how far its new images lie from those that the champion was trained on."""
 
 from typing import Annotated
 
-from deeprank.registry.champion import champion_drift
-from steps.artifacts.base import Artifact, new_folder
+from deeprank.registry.champion_drift import measure_champion_drift
+from deeprank.reporting import Record
+from steps.artifacts.base import Artifact
 from steps.artifacts.catalogue import CatalogueArtifact
 from steps.step import pipeline_step
-from steps.tracking import Tracked
 
 
-# Always runs: the champion may have changed, and it costs what is new.
+# Never cached: the champion may have changed. The step embeds only new images.
 @pipeline_step(__file__, enable_cache=False)
-def drift_step(catalogue: CatalogueArtifact, name: str) -> Annotated[Artifact, "drift"]:
-    """Compare new images with the champion's."""
-    folder = new_folder()
-    reporter = Tracked(folder)
-    champion_drift(catalogue.open(), name, reporter)
-    reporter.save()
-    return Artifact(folder)
+def drift_step(catalogue: CatalogueArtifact, name: str, output: Annotated[Artifact, "drift"], reporter: Record) -> None:  # noqa: ARG001
+    """Compare the new images with those of the champion's catalogue."""
+    measure_champion_drift(catalogue.open(), name, reporter)

@@ -1,24 +1,23 @@
-"""Model bundle → evaluation on the test split, beside the frozen net."""
+"""Model bundle → evaluation on the test split, of the trained model and of the frozen one."""
 
 from typing import Annotated
 
 from deeprank.evaluation.bundle_evaluation import evaluate_bundle
-from steps.artifacts.base import new_folder
+from deeprank.reporting import Record
 from steps.artifacts.bundle import BundleArtifact
 from steps.artifacts.catalogue import CatalogueArtifact
 from steps.artifacts.evaluation import EvaluationArtifact
 from steps.artifacts.triplets import TripletsArtifact
 from steps.step import pipeline_step
-from steps.tracking import Tracked
 
 
 @pipeline_step(__file__)
 def evaluate_step(
-    catalogue: CatalogueArtifact, triplets: TripletsArtifact, bundle: BundleArtifact
-) -> Annotated[EvaluationArtifact, "evaluation"]:
-    """Evaluate the trained net and the frozen one on the same queries."""
-    folder = new_folder()
-    reporter = Tracked(folder)
-    evaluate_bundle(catalogue.open(), triplets.open(), bundle.open(), reporter).save(folder)
-    reporter.save()
-    return EvaluationArtifact(folder)
+    catalogue: CatalogueArtifact,
+    triplets: TripletsArtifact,
+    bundle: BundleArtifact,
+    output: Annotated[EvaluationArtifact, "evaluation"],
+    reporter: Record,
+) -> None:
+    """Evaluate the trained model and the frozen one on the same queries."""
+    evaluate_bundle(catalogue.open(), triplets.open(), bundle.open(), reporter).save(output.folder)

@@ -1,25 +1,25 @@
-"""Model bundle and clusters → the index, searched in the fastest way that finds enough."""
+"""Model bundle and clusters → the index, with the fastest search parameters that reach the required recall."""
 
 from typing import Annotated
 
+from deeprank.reporting import Record
 from deeprank.search.autotune import IndexSettings
 from deeprank.search.build import build_index
-from steps.artifacts.base import new_folder
 from steps.artifacts.bundle import BundleArtifact
 from steps.artifacts.catalogue import CatalogueArtifact
 from steps.artifacts.clusters import ClustersArtifact
 from steps.artifacts.index import IndexArtifact
 from steps.step import pipeline_step
-from steps.tracking import Tracked
 
 
 @pipeline_step(__file__)
 def index_step(
-    catalogue: CatalogueArtifact, bundle: BundleArtifact, clusters: ClustersArtifact, settings: IndexSettings
-) -> Annotated[IndexArtifact, "index"]:
-    """Choose how to search, and index."""
-    folder = new_folder()
-    reporter = Tracked(folder)
-    build_index(folder, catalogue.open(), bundle.open(), clusters.open(), settings, reporter)
-    reporter.save()
-    return IndexArtifact(folder)
+    catalogue: CatalogueArtifact,
+    bundle: BundleArtifact,
+    clusters: ClustersArtifact,
+    settings: IndexSettings,
+    output: Annotated[IndexArtifact, "index"],
+    reporter: Record,
+) -> None:
+    """Choose kind and search parameters, and build the index."""
+    build_index(output.folder, catalogue.open(), bundle.open(), clusters.open(), settings, reporter)

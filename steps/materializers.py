@@ -1,4 +1,4 @@
-"""How ZenML keeps the artifacts: folders as folders, their pictures shown in its dashboard."""
+"""How ZenML stores artifacts: as folders, with figures and pages for its dashboard."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from steps.artifacts.base import RECORD, SKIPPED, Artifact
 
 
 class FolderMaterializer(BaseMaterializer):
-    """Keeps any artifact of `steps.artifacts`."""
+    """Stores any artifact of `steps.artifacts`."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Artifact,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
@@ -21,7 +21,7 @@ class FolderMaterializer(BaseMaterializer):
         io_utils.copy_dir(str(data.folder), self.uri, overwrite=True)
 
     def load(self, data_type: type[Artifact]) -> Artifact:
-        """Return the artifact; on a local store it is the stored folder itself."""
+        """Return the artifact; on a local store its folder is the stored folder itself."""
         if Path(self.uri).is_dir():
             return data_type(Path(self.uri))
         with self.get_temporary_directory(delete_at_exit=True) as folder:
@@ -29,16 +29,16 @@ class FolderMaterializer(BaseMaterializer):
             return data_type(Path(folder))
 
     def save_visualizations(self, data: Artifact) -> dict[str, VisualizationType]:
-        """Show the pictures of the record, and pages."""
-        pictures = {f"{self.uri}/{RECORD}/{file.name}": VisualizationType.IMAGE for file in data.record.figures.values()}
+        """Return the record's figures and the HTML pages, which the dashboard shows."""
+        figures = {f"{self.uri}/{RECORD}/{file.name}": VisualizationType.IMAGE for file in data.record.figures.values()}
         pages = [file for file in [*data.folder.glob("*.html"), *data.record.attached] if file.suffix == ".html"]
-        return pictures | {f"{self.uri}/{file.relative_to(data.folder)}": VisualizationType.HTML for file in pages}
+        return figures | {f"{self.uri}/{file.relative_to(data.folder)}": VisualizationType.HTML for file in pages}
 
     def extract_metadata(self, data: Artifact) -> dict[str, Any]:
-        """Show the record's last numbers and its notes."""
+        """Return the record's last metric values and its notes."""
         record = data.record
         return {point.name: point.value for point in record.points} | record.notes
 
     def compute_content_hash(self, data: Artifact) -> str:
-        """Return the hash that decides about the next step's cache."""
+        """Return the hash that decides whether the next step is a cache hit."""
         return SKIPPED if data.skipped else data.content_hash()

@@ -1,16 +1,16 @@
-"""What all steps reported → one HTML page."""
+"""Records of all steps → one HTML page."""
 
 from typing import Annotated
 
 import mlflow
 from zenml import get_step_context
 
-from deeprank.report.report import write_report
-from steps.artifacts.base import Artifact, new_folder
+from deeprank.report.html_report import write_report
+from steps.artifacts.base import Artifact
 from steps.step import pipeline_step
 
 
-# Always runs: it tells of this run, whichever of its steps came from the cache.
+# Never cached: the report is about this run, also if its steps came from the cache.
 @pipeline_step(__file__, enable_cache=False)
 def report_step(
     ingest: Artifact,
@@ -22,20 +22,21 @@ def report_step(
     cluster: Artifact,
     index: Artifact,
     register: Artifact,
-) -> Annotated[Artifact, "report"]:
-    """Write the report and keep it in the MLflow run."""
-    told = [
-        ("ingest", ingest.record),
-        ("leakage", leakage.record),
-        ("drift", drift.record),
-        ("sample_triplets", sample_triplets.record),
-        ("train", train.record),
-        ("evaluate", evaluate.record),
-        ("cluster", cluster.record),
-        ("index", index.record),
-        ("register", register.record),
-    ]
-    file = new_folder() / "report.html"
-    write_report(file, f"deeprank, run {get_step_context().pipeline_run.name}", told)
+    output: Annotated[Artifact, "report"],
+) -> None:
+    """Write the report and log it to the MLflow run."""
+    artifacts = {
+        "ingest": ingest,
+        "leakage": leakage,
+        "drift": drift,
+        "sample_triplets": sample_triplets,
+        "train": train,
+        "evaluate": evaluate,
+        "cluster": cluster,
+        "index": index,
+        "register": register,
+    }
+    records = [(name, artifact.record) for name, artifact in artifacts.items()]
+    file = output.folder / "report.html"
+    write_report(file, f"deeprank, run {get_step_context().pipeline_run.name}", records)
     mlflow.log_artifact(str(file))
-    return Artifact(file.parent)

@@ -1,47 +1,78 @@
-"""What every step has in common: its cache key, its MLflow run, how its output is kept, its name."""
+"""The decorator of every step: cache key, MLflow run, output artifact, reporter."""
 
+import inspect
 import logging
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args
 
 from zenml import step
 from zenml.steps import BaseStep
 
-from steps.artifacts.base import Artifact, new_folder
+from steps.artifacts.base import RECORD, Artifact, new_folder
 from steps.caching import cache_on_sources
 from steps.materializers import FolderMaterializer
-from steps.tracking import SETTINGS
+from steps.tracking import TRACKER_SETTINGS, MlflowReporter
 
 logger = logging.getLogger(__name__)
 
 
 def pipeline_step(
-    file: str, *also: Path, enable_cache: bool = True, told: Callable[[], str] | None = None
-) -> Callable[[Callable[..., Any]], BaseStep]:
-    """Make the function in a step's file a ZenML step of the file's name; its cache key holds its sources, those of `also`, and
-    what `told` returns.
-    """  # noqa: D205
-    decorate = step(
+    file: str, *source_files: Path, enable_cache: bool = True, cache_func: Callable[[], str] | None = None
+) -> Callable[[Callable[..., None]], BaseStep]:
+    """Make a ZenML step of the function in a step's file; the step has the file's name.
+
+    The function writes its result into `output`, an artifact with an empty folder, and reports to `reporter`. Both are made here
+    and are not inputs of the ZenML step. The annotation of `output` is the type and the name of the step's output.
+
+    Args:
+        file: the step's module, `__file__`.
+        source_files: files that the step uses by path instead of by import; they belong to the cache key.
+        enable_cache: whether ZenML may take the output from its cache.
+        cache_func: returns what else the result depends on; it belongs to the cache key.
+
+    Returns:
+        A decorator for functions `(*inputs, output: Annotated[Artifact type, "name"], reporter: Record) -> None`; `reporter` may be
+        left out.
+
+    """
+    make_step = step(
         name=Path(file).stem,
         enable_cache=enable_cache,
-        cache_policy=cache_on_sources(file, *also, told=told),
+        cache_policy=cache_on_sources(file, *source_files, cache_func=cache_func),
         experiment_tracker=True,
-        settings=SETTINGS,
+        settings=TRACKER_SETTINGS,
         output_materializers=FolderMaterializer,
     )
-    return lambda function: decorate(unless_skipped(function))
+    return lambda function: make_step(returning_artifact(function))
 
 
-def unless_skipped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a step whose input was skipped skip itself: a pipeline's graph is fixed before it runs, what is to be done is not."""
+def returning_artifact(function: Callable[..., None]) -> Callable[..., Any]:
+    """Return the function that ZenML calls: it makes `output` and `reporter`, saves the reporter's record and returns the artifact.
+
+    It skips the step if an input was skipped: a pipeline's graph is fixed before the run, the decision what to do is not.
+    """
+    signature = inspect.signature(function)
+    output_annotation = signature.parameters["output"].annotation
+    artifact_type: type[Artifact] = get_args(output_annotation)[0]
+    has_reporter = "reporter" in signature.parameters
 
     @wraps(function)
-    def skipping(*inputs: Any, **named: Any) -> Any:
-        if any(isinstance(given, Artifact) and given.skipped for given in (*inputs, *named.values())):
-            logger.info("skipped: a step before this one found nothing to do")
-            return get_type_hints(function)["return"].skip(new_folder())
-        return function(*inputs, **named)
+    def run(*args: Any, **kwargs: Any) -> Artifact:
+        output = artifact_type(new_folder())
+        if any(isinstance(value, Artifact) and value.skipped for value in (*args, *kwargs.values())):
+            logger.info("skipped: an earlier step had nothing to do")
+            output.skip()
+        elif has_reporter:
+            reporter = MlflowReporter(output.folder / RECORD)
+            function(*args, output=output, reporter=reporter, **kwargs)
+            reporter.save()
+        else:
+            function(*args, output=output, **kwargs)
+        return output
 
-    return skipping
+    inputs = [parameter for name, parameter in signature.parameters.items() if name not in ("output", "reporter")]
+    # ZenML reads inputs and output from here.
+    run.__signature__ = signature.replace(parameters=inputs, return_annotation=output_annotation)  # type: ignore[attr-defined]
+    return run

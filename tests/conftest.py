@@ -1,4 +1,4 @@
-"""What many tests need: rendered images, their catalogue and triplets, and a small untrained model."""
+"""Fixtures that many tests use: synthetic images, their catalogue and triplets, and a small untrained model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ TINY = ModelSettings(backbone="test_efficientnet", weights="none", embedding_dim
 
 @pytest.fixture(scope="session", autouse=True)
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep everything that the tests write out of the project's own state folder; tiny nets are fastest on one thread."""
+    """Use a temporary state folder instead of the one of the project, and one thread, which is fastest for tiny models."""
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     folder = tmp_path_factory.mktemp("state")
@@ -47,7 +47,7 @@ def synthetic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def catalogue(synthetic_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    """The catalogue of the rendered folder; every split is large enough for triplets."""
+    """The catalogue of the synthetic folder; every split is large enough for triplets."""
     settings = IngestSettings(shares=SplitShares(train=0.5, val=0.25, test=0.25))
     return ingest(synthetic_folder, settings, str(tmp_path_factory.mktemp("catalogues")), progress=False)[0]
 
@@ -76,6 +76,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def embeddings(bundle: Bundle, catalogue: Catalogue) -> np.ndarray:
-    """Of every image of the catalogue."""
+    """The embeddings of all images of the catalogue."""
     model, preprocessing = bundle.load()
     return embed_catalogue(model, preprocessing, catalogue, np.arange(len(catalogue.frame)))

@@ -1,4 +1,4 @@
-"""Small pictures and folders for tests, drawn on the spot."""
+"""Small images and folders of images for tests."""
 
 import io
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def pattern(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
-    """Return a smooth random picture; the perceptual hashes of two seeds differ in about half of their bits."""
+    """Return a smooth random image; the perceptual hashes of two seeds differ in about half of their bits."""
     cells = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
 
@@ -26,7 +26,7 @@ def decoded(jpeg: bytes) -> np.ndarray:
 
 
 def put(file: Path, content: int | bytes | Image.Image) -> Path:
-    """Write a file, making its folders; an integer stands for the picture of that seed."""
+    """Write a file and create its folders; an integer stands for the pattern of that seed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, int):
         content = pattern(content)
@@ -35,7 +35,7 @@ def put(file: Path, content: int | bytes | Image.Image) -> Path:
 
 
 def put_all(folder: Path, files: dict[str, int | bytes | Image.Image]) -> Path:
-    """Write files by their paths below a folder, and return the folder."""
+    """Write files by their paths relative to a folder, and return the folder."""
     for path, content in files.items():
         put(folder / path, content)
     return folder

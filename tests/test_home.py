@@ -1,4 +1,4 @@
-"""Everything the project writes lies in one folder that the environment may move."""
+"""The state folder, and the environment variables that point to it."""
 
 import os
 from pathlib import Path
@@ -7,40 +7,40 @@ import pytest
 
 from deeprank.home import PROJECT, activate, default_tracking_uri, home
 
-NAMES = ("DEEPRANK_", "ZENML_", "MLFLOW_")
+PREFIXES = ("DEEPRANK_", "ZENML_", "MLFLOW_")
 
 
 @pytest.fixture
-def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment that says nothing yet; what `activate` sets is taken back."""
-    kept = dict(os.environ)
-    for name in kept:
-        if name.startswith(NAMES):
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without the project's variables; what `activate` sets is removed again."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith(PREFIXES):
             monkeypatch.delenv(name)
     for name in ("DEEPRANK_HOME", "MLFLOW_TRACKING_URI"):
-        monkeypatch.setenv(name, "later taken back")
+        monkeypatch.setenv(name, "restored later")
         monkeypatch.delenv(name)
     yield monkeypatch
-    for name in set(os.environ) - set(kept):
+    for name in set(os.environ) - set(before):
         del os.environ[name]
 
 
-def test_by_default_the_state_folder_lies_in_the_project(clean: pytest.MonkeyPatch) -> None:
+def test_the_default_state_folder_is_in_the_project(clean_environment: pytest.MonkeyPatch) -> None:
     assert home() == PROJECT / ".deeprank"
-    clean.setenv("DEEPRANK_HOME", "")
+    clean_environment.setenv("DEEPRANK_HOME", "")
     assert home() == PROJECT / ".deeprank"
 
 
-def test_the_environment_moves_it_and_a_relative_path_is_from_here(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clean.setenv("DEEPRANK_HOME", str(tmp_path / "s"))
+def test_deeprank_home_moves_the_state_folder(clean_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clean_environment.setenv("DEEPRANK_HOME", str(tmp_path / "s"))
     assert home() == tmp_path / "s"
-    clean.chdir(tmp_path)
-    clean.setenv("DEEPRANK_HOME", "here")
-    assert home() == tmp_path / "here"
+    clean_environment.chdir(tmp_path)
+    clean_environment.setenv("DEEPRANK_HOME", "relative")
+    assert home() == tmp_path / "relative"
 
 
-def test_activation_points_zenml_and_mlflow_into_the_state_folder(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clean.setenv("DEEPRANK_HOME", str(tmp_path / "s"))
+def test_activation_points_zenml_and_mlflow_to_the_state_folder(clean_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clean_environment.setenv("DEEPRANK_HOME", str(tmp_path / "s"))
     activate()
     assert Path(os.environ["ZENML_CONFIG_PATH"]).is_relative_to(tmp_path / "s")
     assert os.environ["MLFLOW_TRACKING_URI"] == default_tracking_uri() == f"sqlite:///{tmp_path / 's' / 'mlflow' / 'mlflow.db'}"
@@ -51,17 +51,17 @@ def test_activation_points_zenml_and_mlflow_into_the_state_folder(clean: pytest.
     assert not (tmp_path / "s").exists()
 
 
-def test_activation_overrides_nothing(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    given = {"MLFLOW_TRACKING_URI": "http://server:5000", "ZENML_CONFIG_PATH": "/elsewhere", "ZENML_ANALYTICS_OPT_IN": "true"}
-    clean.setenv("DEEPRANK_HOME", str(tmp_path / "s"))
-    for name, value in given.items():
-        clean.setenv(name, value)
+def test_activation_overrides_no_variable(clean_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    variables = {"MLFLOW_TRACKING_URI": "http://server:5000", "ZENML_CONFIG_PATH": "/elsewhere", "ZENML_ANALYTICS_OPT_IN": "true"}
+    clean_environment.setenv("DEEPRANK_HOME", str(tmp_path / "s"))
+    for name, value in variables.items():
+        clean_environment.setenv(name, value)
     activate()
-    assert {name: os.environ[name] for name in given} == given
+    assert {name: os.environ[name] for name in variables} == variables
 
 
-def test_activating_twice_changes_nothing(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clean.setenv("DEEPRANK_HOME", str(tmp_path / "s"))
+def test_activating_twice_changes_nothing(clean_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clean_environment.setenv("DEEPRANK_HOME", str(tmp_path / "s"))
     activate()
     first = dict(os.environ)
     activate()

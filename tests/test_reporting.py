@@ -1,4 +1,4 @@
-"""A record keeps what it is told, and says it again after loading."""
+"""A record keeps what was reported, and holds the same after loading."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from PIL import Image
 from deeprank.reporting import MetricPoint, Record
 
 
-def test_numbers_notes_and_pictures_are_the_same_after_loading(tmp_path: Path) -> None:
+def test_a_loaded_record_equals_the_saved_one(tmp_path: Path) -> None:
     record = Record(tmp_path / "r")
     record.metric("train.loss", np.float32(2), 1)
     record.metric("train.loss", 1.5, 2)
@@ -23,16 +23,16 @@ def test_numbers_notes_and_pictures_are_the_same_after_loading(tmp_path: Path) -
     assert loaded.points == [MetricPoint("train.loss", 2.0, 1), MetricPoint("train.loss", 1.5, 2), MetricPoint("queries", 12.0, None)]
     assert loaded.notes == {"index.kind": "inverted"}
     assert loaded.figures == {"curves": tmp_path / "r" / "curves.png"}
-    with Image.open(loaded.figures["curves"]) as picture:
-        assert picture.format == "PNG"
+    with Image.open(loaded.figures["curves"]) as image:
+        assert image.format == "PNG"
 
 
-def test_an_absent_record_is_empty(tmp_path: Path) -> None:
+def test_a_missing_record_is_empty(tmp_path: Path) -> None:
     loaded = Record.load(tmp_path / "nowhere")
     assert (loaded.points, loaded.notes, loaded.figures) == ([], {}, {})
 
 
-def test_a_number_that_is_none_survives_saving(tmp_path: Path) -> None:
+def test_nan_survives_saving(tmp_path: Path) -> None:
     record = Record(tmp_path)
     record.metric("recall", float("nan"))
     record.save()

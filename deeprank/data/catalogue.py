@@ -1,7 +1,7 @@
-"""The catalogue: a versioned, append-only Lance table of every image ever seen.
+"""The catalogue: a versioned, append-only Lance table of all images that were ever ingested from a folder.
 
-Each row is an event of a path: seen, changed, moved to another group, removed. The last event of a path is its present
-state, so a new version costs its new rows only and an old version stays readable for ever.
+Each row is an event of a path: new, changed, in another duplicate group, removed. The last event of a path is its present state.
+A new version therefore costs only its new rows, and every old version stays readable.
 """
 
 import hashlib
@@ -19,30 +19,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deeprank.errors import DataError
+from deeprank.row_numbers import CatalogueRows, EventRows
 
 SCHEMA = pa.schema(
     [
         pa.field("path", pa.string()),  # relative to the source folder, with forward slashes
-        pa.field("id", pa.string()),  # SHA-256 of the file's bytes; empty where it could not be read
+        pa.field("id", pa.string()),  # SHA-256 of the file's bytes; empty where the file could not be read
         pa.field("size", pa.int64()),
         pa.field("mtime_ns", pa.int64()),
         pa.field("label", pa.string()),  # folder path of the class, e.g. Fruit/Apple/Golden-Delicious
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("phash", pa.uint64()),
-        pa.field("group", pa.string()),  # id of the oldest image of its near-duplicate group
+        pa.field("duplicate_group", pa.string()),  # id of the oldest image of the near-duplicate group
         pa.field("split", pa.string()),
         pa.field("status", pa.string()),  # ok, duplicate, rejected, removed
-        pa.field("reason", pa.string()),
-        pa.field("image_row", pa.int64()),  # the row that holds the image; -1 for none
-        pa.field("image", pa.large_binary()),
+        pa.field("reason", pa.string()),  # of the status; or what was converted
+        pa.field("image_row", pa.int64()),  # the event row that holds the JPEG; -1 for none
+        pa.field("image", pa.large_binary()),  # the JPEG, in the first row of each id only
     ]
 )
 COLUMNS = [name for name in SCHEMA.names if name != "image"]
 
 
-def exists(uri: str) -> bool:
-    """Say whether there is a table."""
+def table_exists(uri: str) -> bool:
+    """Return whether there is a Lance table at a URI."""
     try:
         lance.dataset(uri)
     except (ValueError, FileNotFoundError):
@@ -50,89 +51,118 @@ def exists(uri: str) -> bool:
     return True
 
 
-def versions(uri: str) -> dict[int, datetime]:
-    """Return when each version of a table was written, oldest first; none where there is no table."""
-    entries: list[Any] = lance.dataset(uri).versions() if exists(uri) else []
+def table_versions(uri: str) -> dict[int, datetime]:
+    """Return the time at which each version of a table was written, oldest first; empty where there is no table."""
+    entries: list[Any] = lance.dataset(uri).versions() if table_exists(uri) else []
     return {entry["version"]: entry["timestamp"] for entry in entries}
 
 
+def open_table(uri: str, version: int | None = None) -> lance.LanceDataset:
+    """Open a catalogue's table.
+
+    Args:
+        uri: of the table.
+        version: of the table; None for the newest.
+
+    Raises:
+        DataError: an older version of this project wrote the table.
+
+    """
+    dataset = lance.dataset(uri, version=version)
+    missing = [name for name in SCHEMA.names if name not in dataset.schema.names]
+    if missing:
+        raise DataError(
+            f"{uri}: an older version of deeprank wrote this catalogue; it lacks the column {', '.join(missing)}. "
+            "Remove this table, or set DEEPRANK_HOME to another state folder, and ingest the folder again"
+        )
+    return dataset
+
+
 def read_events(uri: str, version: int | None = None) -> pd.DataFrame:
-    """Return all rows of a table version without the images, oldest first, with COLUMNS as columns."""
-    return lance.dataset(uri, version=version).to_table(columns=COLUMNS).to_pandas()
+    """Return all event rows of a table version, oldest first, with COLUMNS as columns.
+
+    Raises:
+        DataError: an older version of this project wrote the table.
+
+    """
+    return open_table(uri, version).to_table(columns=COLUMNS).to_pandas()
 
 
-def latest(events: pd.DataFrame) -> pd.DataFrame:
-    """Return the present state of each path: its last event, in order of path."""
+def latest_events(events: pd.DataFrame) -> pd.DataFrame:
+    """Return the last event of each path, which is its present state, in order of path."""
     return events.drop_duplicates("path", keep="last").sort_values("path", kind="stable").reset_index(drop=True)
 
 
-def append(uri: str, rows: pd.DataFrame, spool: IO[bytes], offset: int) -> None:
-    """Append placed rows in one commit; each image's bytes are stored with its first row only.
+def append_events(uri: str, events: pd.DataFrame, spool: IO[bytes], num_rows: int) -> None:
+    """Append event rows in one commit; each JPEG is stored in the first row of its image only.
 
     Args:
-        uri: of the table, made where there is none.
-        rows: with COLUMNS as columns.
-        spool: an Arrow file of SCHEMA, from which the images of the first rows come.
-        offset: how many rows the table has.
+        uri: of the table, created where there is none.
+        events: the rows to append, with COLUMNS as columns.
+        spool: an Arrow file of SCHEMA that holds the JPEGs of the first of these rows, in their order.
+        num_rows: how many rows the table has now.
 
     """
-    read = pa.ipc.open_file(spool)
+    reader = pa.ipc.open_file(spool)
 
     def batches() -> Iterator[pa.RecordBatch]:
         start = 0
-        for i in range(read.num_record_batches):
-            images = read.get_batch(i).column("image")
-            part = rows.iloc[start : start + len(images)]
-            first = pa.array(part["image_row"].to_numpy() == np.arange(offset + start, offset + start + len(images)))
-            start += len(images)
-            yield _batch(part, pc.if_else(first, images, pa.scalar(None, images.type)))
-        rest = rows.iloc[start:]
+        for i in range(reader.num_record_batches):
+            jpegs = reader.get_batch(i).column("image")
+            chunk = events.iloc[start : start + len(jpegs)]
+            is_first = pa.array(chunk["image_row"].to_numpy() == np.arange(num_rows + start, num_rows + start + len(jpegs)))
+            start += len(jpegs)
+            yield _record_batch(chunk, pc.if_else(is_first, jpegs, pa.scalar(None, jpegs.type)))
+        rest = events.iloc[start:]
         if len(rest):
-            yield _batch(rest, pa.nulls(len(rest), pa.large_binary()))
+            yield _record_batch(rest, pa.nulls(len(rest), pa.large_binary()))
 
-    lance.write_dataset(pa.RecordBatchReader.from_batches(SCHEMA, batches()), uri, schema=SCHEMA, mode="append" if offset else "create")
+    mode = "append" if num_rows else "create"
+    lance.write_dataset(pa.RecordBatchReader.from_batches(SCHEMA, batches()), uri, schema=SCHEMA, mode=mode)
 
 
-def exclude(catalogue: "Catalogue", rows: Sequence[int], reasons: Sequence[str]) -> "Catalogue":
-    """Return a new version in which rows of `state` are rejected, each for its reason; the old version stays as it was.
+def exclude_images(catalogue: "Catalogue", rows: Sequence[int], reasons: Sequence[str]) -> "Catalogue":
+    """Append events that reject images, and return the new version; the given version stays as it is.
 
     Args:
         catalogue: the newest version.
-        rows: of its state.
-        reasons: one a row.
+        rows: of `catalogue.state`.
+        reasons: one for each row.
 
     Raises:
-        DataError: it is an old version whose frame has some of them.
+        DataError: the catalogue is not the newest version, and its frame has some of these images.
 
     """
     if not len(rows):
         return catalogue
-    newest = lance.dataset(catalogue.uri).version
+    newest = open_table(catalogue.uri).version
     if newest != catalogue.version:
-        # What is not in the frame need not be left out of it.
+        # Images that are not in the frame are excluded already.
         if (catalogue.state["status"].iloc[list(rows)] != "ok").all():
             return catalogue
         raise DataError(
-            f"{catalogue.uri}: images can be left out of the newest version, {newest}, not of the old version {catalogue.version}: "
-            "set leakage.on_leak=warn, or take ingest.version away"
+            f"{catalogue.uri}: images can be excluded from the newest version, {newest}, not from the old version {catalogue.version}: "
+            "set leakage.on_leak=warn, or remove ingest.version"
         )
     events = catalogue.state.iloc[list(rows)].assign(status="rejected", reason=list(reasons))
-    lance.write_dataset(pa.Table.from_batches([_batch(events, pa.nulls(len(events), pa.large_binary()))]), catalogue.uri, mode="append")
-    return Catalogue(catalogue.uri, lance.dataset(catalogue.uri).version)
+    batch = _record_batch(events, pa.nulls(len(events), pa.large_binary()))
+    lance.write_dataset(pa.Table.from_batches([batch]), catalogue.uri, mode="append")
+    return Catalogue(catalogue.uri, open_table(catalogue.uri).version)
 
 
-def _batch(rows: pd.DataFrame, images: pa.Array) -> pa.RecordBatch:
-    small = pa.Table.from_pandas(rows[COLUMNS], pa.schema([SCHEMA.field(name) for name in COLUMNS]), preserve_index=False)
-    # Rows of several origins come in several chunks.
-    return pa.RecordBatch.from_arrays([*(column.combine_chunks() for column in small.columns), images], schema=SCHEMA)
+def _record_batch(events: pd.DataFrame, jpegs: pa.Array) -> pa.RecordBatch:
+    """Return event rows and their JPEGs as a batch of SCHEMA."""
+    table = pa.Table.from_pandas(events[COLUMNS], pa.schema([SCHEMA.field(name) for name in COLUMNS]), preserve_index=False)
+    # A concatenated frame becomes columns of several chunks.
+    return pa.RecordBatch.from_arrays([*(column.combine_chunks() for column in table.columns), jpegs], schema=SCHEMA)
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """One version of a catalogue.
+    """One version of a catalogue; every access raises DataError where an older version of this project wrote the table.
 
     Attributes:
-        uri: of the Lance table; local or an object store.
+        uri: of the Lance table, local or on an object store.
         version: of the Lance table.
 
     """
@@ -142,28 +172,28 @@ class Catalogue:
 
     @cached_property
     def state(self) -> pd.DataFrame:
-        """The present state of every path that is not removed, whatever its status."""
-        frame = latest(read_events(self.uri, self.version))
-        return frame[frame["status"] != "removed"].reset_index(drop=True)
+        """The last event of every path that is not removed, whatever its status, in order of path; columns COLUMNS."""
+        events = latest_events(read_events(self.uri, self.version))
+        return events[events["status"] != "removed"].reset_index(drop=True)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """The usable images in order of path; triplets and embeddings index into this."""
+        """The usable images in order of path; CatalogueRows are rows of this."""
         return self.state[self.state["status"] == "ok"].reset_index(drop=True)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what anything downstream depends on: path, id, label, group and split of each usable image."""
-        rows = self.frame[["path", "id", "label", "group", "split"]]
-        return hashlib.sha256(rows.to_csv(index=False, header=False).encode()).hexdigest()
+        """SHA-256 of everything that later steps depend on: path, id, label, duplicate group and split of each usable image."""
+        table = self.frame[["path", "id", "label", "duplicate_group", "split"]]
+        return hashlib.sha256(table.to_csv(index=False, header=False).encode()).hexdigest()
 
-    def rows(self, split: str) -> npt.NDArray[np.int64]:
-        """Return the indices into `frame` of a split."""
-        return np.flatnonzero(self.frame["split"] == split)
+    def rows(self, split: str) -> CatalogueRows:
+        """Return the rows of `frame` that are in a split, ascending."""
+        return CatalogueRows(np.flatnonzero(self.frame["split"] == split))
 
     def pin(self, tag: str) -> None:
-        """Give this version a name of Lance's, so that no clean-up of old versions takes it."""
-        tags = lance.dataset(self.uri).tags
+        """Give this version a Lance tag, so that no clean-up of old versions removes it."""
+        tags = open_table(self.uri).tags
         if tag in tags.list():
             tags.update(tag, self.version)
         else:
@@ -171,26 +201,30 @@ class Catalogue:
 
     @cached_property
     def _dataset(self) -> lance.LanceDataset:
-        return lance.dataset(self.uri, version=self.version)
+        return open_table(self.uri, self.version)
 
-    def images(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[bytes]:
-        """Return the stored JPEGs of rows of `frame`, in their order.
-
-        Raises:
-            DataError: the table no longer holds one of them.
-
-        """
-        return self.stored(self.frame["image_row"].to_numpy()[np.asarray(rows, dtype=np.int64)])
-
-    def stored(self, image_rows: npt.NDArray[np.int64]) -> list[bytes]:
-        """Return the stored JPEGs of rows of the table, `image_row` of an image, in their order; the frame is not read.
+    def read_jpegs(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[bytes]:
+        """Return the stored JPEGs of rows of `frame`, in the order of `rows`, which may repeat.
 
         Raises:
             DataError: the table no longer holds one of them.
 
         """
-        unique, where = np.unique(image_rows, return_inverse=True)
-        images = self._dataset.take(unique.tolist(), columns=["image"])["image"].to_pylist()
-        if any(image is None for image in images):
-            raise DataError(f"catalogue {self.uri} version {self.version} has lost images; ingest the folder anew")
-        return [images[i] for i in where]
+        image_rows = self.frame["image_row"].to_numpy()[np.asarray(rows, dtype=np.int64)]
+        return self.read_event_jpegs(EventRows(image_rows))
+
+    def read_event_jpegs(self, image_rows: EventRows) -> list[bytes]:
+        """Return the stored JPEGs of event rows of the table, in their order, without reading `frame`.
+
+        Args:
+            image_rows: values of the column `image_row`.
+
+        Raises:
+            DataError: the table no longer holds one of them.
+
+        """
+        unique, inverse = np.unique(image_rows, return_inverse=True)
+        jpegs = self._dataset.take(unique.tolist(), columns=["image"])["image"].to_pylist()
+        if any(jpeg is None for jpeg in jpegs):
+            raise DataError(f"catalogue {self.uri} version {self.version} has lost images; ingest the folder again")
+        return [jpegs[i] for i in inverse]

@@ -1,4 +1,4 @@
-"""From the bytes of any image file to the one form in which the project stores, trains on and searches with it."""
+"""Convert the bytes of any image file into the form that is stored, trained on and searched with."""
 
 import hashlib
 import io
@@ -11,24 +11,25 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from deeprank.errors import DataError
 
-SHORT_SIDE = 256
+MAX_SHORT_SIDE = 256
 JPEG_QUALITY = 95
 MAX_PIXELS = 178_956_970
-SMALLEST_SIDE = 16
-# What cameras and the web make; not EPS and the like, which Pillow hands to other programs.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "PPM", "ICO", "JPEG2000")
-LONGEST_SIDE = 65_500  # of a JPEG
+MIN_SHORT_SIDE = 16
+MAX_LONG_SIDE = 65_500  # the limit of the JPEG format
+# The formats of cameras and of the web. EPS and similar formats are excluded, because Pillow starts other programs to read them.
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "PPM", "ICO", "JPEG2000")
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A verified image: RGB, turned as EXIF says, short side at most 256 px.
+    """A decoded image in its stored form: RGB, upright, short side at most 256 pixels.
 
     Attributes:
-        jpeg: the stored form, a baseline JPEG.
-        width, height: of the stored form, in pixels.
+        jpeg: the stored form as a baseline JPEG.
+        width: of the stored form, in pixels.
+        height: of the stored form, in pixels.
         phash: 64-bit perceptual hash of the stored form.
-        remark: what was converted on the way, in words; empty for an ordinary image.
+        conversion: what was converted, for example "converted from CMYK to RGB"; empty for an ordinary image.
 
     """
 
@@ -36,99 +37,110 @@ class StoredImage:
     width: int
     height: int
     phash: int
-    remark: str
+    conversion: str
 
 
 def sha256(data: bytes) -> str:
-    """Return the identity of an image: the SHA-256 of its file's bytes, in hex."""
+    """Return the id of an image: the SHA-256 of its file's bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
-def canonical(data: bytes) -> StoredImage:
-    """Decode the bytes of an image file into its stored form; queries and catalogue rows alike go through here.
+def to_stored_image(data: bytes) -> StoredImage:
+    """Convert the bytes of an image file into the stored form that catalogue images and query images share.
 
     Raises:
-        DataError: the bytes are no image, are truncated, or the image is too small or too large.
+        DataError: the file is not an image, is damaged, or the image is too small or too large.
 
     """
-    image, jpeg, remarks = _store(data)
+    image, jpeg, conversions = _convert(data)
     phash = int(str(imagehash.phash(image)), 16)
-    return StoredImage(jpeg, image.width, image.height, phash, "; ".join(remarks))
+    return StoredImage(jpeg, image.width, image.height, phash, "; ".join(conversions))
 
 
-def stored_jpeg(data: bytes) -> bytes:
-    """Return the stored form alone, of an image that is only asked with: it needs no hash; raises as `canonical`."""
-    return _store(data)[1]
+def to_stored_jpeg(data: bytes) -> bytes:
+    """Convert the bytes of an image file into the JPEG of its stored form, without the perceptual hash.
+
+    Raises:
+        DataError: as `to_stored_image`.
+
+    """
+    return _convert(data)[1]
 
 
-def _store(data: bytes) -> tuple[Image.Image, bytes, list[str]]:
-    image, remarks = _decode(data)
-    scale = SHORT_SIDE / min(image.size)
+def _convert(data: bytes) -> tuple[Image.Image, bytes, list[str]]:
+    """Return the stored form as pixels and as JPEG, and the conversions made."""
+    image, conversions = _decode(data)
+    scale = MAX_SHORT_SIDE / min(image.size)
     if scale < 1:
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    if max(image.size) > LONGEST_SIDE:
-        raise DataError(f"{image.width} x {image.height} pixels: a stored image has at most {LONGEST_SIDE} on its long side")
+    if max(image.size) > MAX_LONG_SIDE:
+        raise DataError(
+            f"the image would be stored as {image.width} x {image.height} pixels, but a JPEG has at most {MAX_LONG_SIDE} a side"
+        )
     buffer = io.BytesIO()
     image.info.clear()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return image, buffer.getvalue(), remarks
+    return image, buffer.getvalue(), conversions
 
 
 def _decode(data: bytes) -> tuple[Image.Image, list[str]]:
+    """Return the upright RGB image, at least twice the stored size where the file allows it, and the conversions made."""
     if not data:
         raise DataError("the file is empty")
-    remarks: list[str] = []
+    conversions: list[str] = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS} allowed")
+                raise DataError(f"the image has {image.width} x {image.height} pixels; at most {MAX_PIXELS} pixels are allowed")
             # A JPEG decoder can shrink by 2, 4 or 8 while decoding, which is several times faster.
-            image.draft("RGB", (2 * SHORT_SIDE, 2 * SHORT_SIDE))
+            image.draft("RGB", (2 * MAX_SHORT_SIDE, 2 * MAX_SHORT_SIDE))
             image.load()
     except UnidentifiedImageError:
         raise DataError("not an image in a format that can be read") from None
-    except Image.DecompressionBombError as error:
-        raise DataError(str(error)) from None
+    except Image.DecompressionBombError:
+        raise DataError(f"the image has too many pixels; at most {MAX_PIXELS} pixels are allowed") from None
     except DataError:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+    except Exception as error:  # Pillow's decoders raise exceptions of any type on damaged files.
         raise DataError(f"damaged or truncated image: {error}") from None
-    if min(image.size) < SMALLEST_SIDE:
-        raise DataError(f"{image.width} x {image.height} pixels are too few: the short side needs {SMALLEST_SIDE}")
+    if min(image.size) < MIN_SHORT_SIDE:
+        raise DataError(f"the image has {image.width} x {image.height} pixels; its short side needs at least {MIN_SHORT_SIDE}")
     if getattr(image, "is_animated", False):
-        remarks.append("animated: first frame used")
-    return _to_rgb(_turned(image, remarks), remarks), remarks
+        conversions.append("animated image: only the first frame is used")
+    return _to_rgb(_to_upright(image, conversions), conversions), conversions
 
 
-def _turned(image: Image.Image, remarks: list[str]) -> Image.Image:
+def _to_upright(image: Image.Image, conversions: list[str]) -> Image.Image:
+    """Return the image rotated and mirrored by its EXIF orientation."""
     try:
         image.getexif()
-        # Read by now. Pillow would write the other fields anew, which nobody wants and which damaged ones do not survive.
+        # Pillow would write the other EXIF fields again, which fails where one of them is damaged.
         for key in ("exif", "Raw profile type exif"):
             image.info.pop(key, None)
         return ImageOps.exif_transpose(image)
-    except Exception:  # Pillow's reader of EXIF raises whatever it stumbles over
-        remarks.append("damaged EXIF: not turned")
+    except Exception:  # Pillow's EXIF reader raises exceptions of any type on damaged data.
+        conversions.append("damaged EXIF data: the image is not rotated")
         return image
 
 
-def _to_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
+def _to_rgb(image: Image.Image, conversions: list[str]) -> Image.Image:
+    """Return the image as 8-bit RGB."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        # Pillow clips instead of scaling when it converts deep greyscale.
-        deep = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(deep).all():
-            raise DataError("pixels that are no numbers")
-        top = 65535.0 if image.mode.startswith("I;16") or deep.max() > 255 else 255.0 if deep.max() > 1 else 1.0
-        image = Image.fromarray((deep / top * 255).clip(0, 255).astype(np.uint8))
-        remarks.append("16-bit greyscale: scaled to 8 bits")
+        # Pillow's own conversion of such a grayscale image clips its values instead of scaling them.
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise DataError("the image has NaN or infinite pixel values")
+        white = 65535.0 if image.mode.startswith("I;16") or values.max() > 255 else 255.0 if values.max() > 1 else 1.0
+        image = Image.fromarray((values / white * 255).clip(0, 255).astype(np.uint8))
+        conversions.append("converted from 16-bit to 8-bit grayscale")
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-        remarks.append("transparent: laid on white")
+        conversions.append("transparent pixels blended with white")
     elif image.mode in ("CMYK", "YCCK"):
-        remarks.append("CMYK: converted to RGB")
+        conversions.append(f"converted from {image.mode} to RGB")
     return image.convert("RGB")

@@ -1,60 +1,65 @@
-"""Which images belong together, and which of train, val and test they are in: a function of content alone."""
+"""Assign near-duplicate groups and splits to images; both depend on the images' content only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 SPLITS = ("train", "val", "test")
+USABLE = ("ok", "duplicate")
+HASH_BITS = 64
 
 
-def near_duplicates(phashes: npt.NDArray[np.uint64], queries: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.int64]:
+def near_duplicate_pairs(phashes: npt.NDArray[np.uint64], queries: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.int64]:
     """Return (m, 2) index pairs whose 64-bit perceptual hashes differ in at most `bits` bits.
 
     Args:
         phashes: (n,) hashes of all images.
-        queries: indices into `phashes` to find the neighbors of; pairs among the others are not looked for.
+        queries: indices into `phashes`, the first index of each pair.
         bits: Hamming distance, 0 to 64.
 
     """
     if not len(queries):
         return np.empty((0, 2), dtype=np.int64)
-    codes = np.ascontiguousarray(phashes.astype("<u8")).view(np.uint8).reshape(-1, 8)
-    index = faiss.IndexBinaryFlat(64)
+    codes = np.ascontiguousarray(phashes.astype("<u8")).view(np.uint8).reshape(-1, HASH_BITS // 8)
+    index = faiss.IndexBinaryFlat(HASH_BITS)
     index.add(codes)
     # faiss keeps distances strictly below the radius.
-    limits, _, found = index.range_search(codes[queries], bits + 1)
-    pairs = np.stack([np.repeat(queries, np.diff(limits).astype(np.int64)), found.astype(np.int64)], axis=1)
+    limits, _, neighbors = index.range_search(codes[queries], bits + 1)
+    pairs = np.stack([np.repeat(queries, np.diff(limits).astype(np.int64)), neighbors.astype(np.int64)], axis=1)
     return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
-def join_groups(groups: Sequence[int], pairs: npt.NDArray[np.int64]) -> list[int]:
-    """Join the groups of each pair; a group is named by the index of its oldest member (union-find).
+def oldest_members(num_images: int, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return for each image the lowest index in its group, where pairs connect images into groups.
 
     Args:
-        groups: for each image, oldest first, the index of its group's oldest member.
-        pairs: (m, 2) indices of images that belong together.
+        num_images: number of images; their indices ascend from the oldest to the newest.
+        pairs: (m, 2) indices of images that belong to the same group.
+
+    Returns:
+        (num_images,) index of the oldest member of each image's group; its own index for an image in no pair.
 
     """
-    root = list(groups)
-
-    def find(item: int) -> int:
-        while root[item] != item:
-            root[item] = root[root[item]]
-            item = root[item]
-        return item
-
-    for a, b in pairs.tolist():
-        first, second = sorted((find(a), find(b)))
-        root[second] = first
-    return [find(item) for item in range(len(root))]
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(num_images, num_images))
+    _, group = connected_components(graph, directed=False)
+    _, oldest = np.unique(group, return_index=True)
+    return oldest[group]
 
 
-def split_of(identity: str, shares: Mapping[str, float]) -> str:
-    """Return the split that an image's SHA-256 falls into, given the share of each split."""
-    position = int(identity[:13], 16) / 16**13
+def split_of(group: str, shares: Mapping[str, float]) -> str:
+    """Return the split of a duplicate group.
+
+    Args:
+        group: SHA-256 of the group's oldest image, in hex; its position in the range of all hashes decides.
+        shares: share of each split; together 1.
+
+    """
+    position = int(group[:13], 16) / 16**13
     for split in SPLITS:
         position -= shares[split]
         if position < 0:
@@ -62,56 +67,78 @@ def split_of(identity: str, shares: Mapping[str, float]) -> str:
     return SPLITS[0]
 
 
-def place(events: pd.DataFrame, fresh: pd.DataFrame, bits: int, shares: Mapping[str, float] | None) -> pd.DataFrame:
-    """Return `fresh` with group, split, status and image_row set, followed by the old rows that these change.
+def assign_groups_and_splits(events: pd.DataFrame, new_rows: pd.DataFrame, bits: int, shares: Mapping[str, float] | None) -> pd.DataFrame:
+    """Return the new rows with duplicate_group, split, status and image_row set, then the old rows that they change.
 
-    Identical bytes are one image: the first path keeps it, of a folder's own splits in the earliest one, the others are
-    `duplicate`. An image whose group joined an older one takes that group's split.
+    Rows with the same id are one image: one path keeps it, the others are duplicates. An image whose duplicate group is joined to
+    an older group takes the split of that group.
 
     Args:
         events: the catalogue's rows so far, oldest first.
-        fresh: new rows, to be appended after them.
-        bits: see `near_duplicates`.
-        shares: of the splits; None where the folder has splits of its own, which stay.
+        new_rows: rows to append to them.
+        bits: see `near_duplicate_pairs`.
+        shares: share of each split; None where the folder has splits of its own, which stay.
 
     """
-    everything = pd.concat([events, fresh], ignore_index=True) if len(events) else fresh.copy()
-    usable = everything["status"].isin(["ok", "duplicate"])
-    oldest = everything[usable].drop_duplicates("id")
-    position = {identity: i for i, identity in enumerate(oldest["id"])}
-    # An image that comes back is looked at again: what came while it was away may be near it.
-    read = set(everything["id"][usable & (everything.index >= len(events))])
-    new = np.flatnonzero(oldest["id"].isin(read))
-    pairs = near_duplicates(oldest["phash"].to_numpy(np.uint64), new, bits)
-    # Every join ever written down stays one.
-    written = everything[usable & everything["group"].ne("")][["id", "group"]].drop_duplicates()
-    before = np.stack([written[name].map(position).to_numpy(np.int64) for name in ("id", "group")], axis=1)
-    joined = join_groups(range(len(oldest)), np.concatenate([before, pairs]))
-    group_of = dict(zip(oldest["id"], oldest["id"].to_numpy()[joined], strict=True))
-    image_row = dict(zip(oldest["id"], oldest.index, strict=True))
+    rows = pd.concat([events, new_rows], ignore_index=True) if len(events) else new_rows.copy()
+    usable = rows[rows["status"].isin(USABLE)]
+    oldest = usable.drop_duplicates("id")
+    groups = _duplicate_groups(usable, oldest, len(events), bits)
+    image_rows = dict(zip(oldest["id"], oldest.index, strict=True))
 
-    current = everything.drop_duplicates("path", keep="last")
-    current = current[usable.loc[current.index]]
-    # The path that has the image keeps it, whatever its name; but train loses none to val or test.
-    # Of no image, pandas would keep the type of the names.
-    earlier = current["split"].map(SPLITS.index).astype(np.int64) if shares is None else 0
-    current = current.iloc[np.argsort((2 * earlier + current["status"].ne("ok")).to_numpy(), kind="stable")]
-    keeper = current.drop_duplicates("id").set_index("id")
-    again = current["id"].duplicated().to_numpy()
-    kept_path, kept_label = current["id"].map(keeper["path"]), current["id"].map(keeper["label"])
-    elsewhere = np.where(kept_label != current["label"], ", which is in another class", "")
-    twice = [f"same image as {path}{where}" for path, where in zip(kept_path, elsewhere, strict=True)]
-    placed = current.assign(
-        group=current["id"].map(group_of),
-        image_row=current["id"].map(image_row),
-        status=np.where(again, "duplicate", "ok"),
-        reason=np.where(again, twice, current["reason"].where(current["status"] == "ok", "")),
+    current = rows.drop_duplicates("path", keep="last")
+    current = current[current["status"].isin(USABLE)]
+    assigned = _mark_duplicates(current, own_splits=shares is None).assign(
+        duplicate_group=current["id"].map(groups), image_row=current["id"].map(image_rows)
     )
     if shares is not None:
-        placed["split"] = [split_of(group, shares) for group in placed["group"]]
-    old = placed[placed.index < len(events)]
-    columns = ["group", "split", "status"]
-    differs = (old[columns].to_numpy() != current.loc[old.index, columns].to_numpy()).any(axis=1)
-    ready = everything.iloc[len(events) :].copy()
-    ready.loc[placed.index[placed.index >= len(events)]] = placed[placed.index >= len(events)]
-    return pd.concat([ready, old[differs].sort_index()], ignore_index=True)
+        assigned["split"] = [split_of(group, shares) for group in assigned["duplicate_group"]]
+
+    old = assigned[assigned.index < len(events)]
+    columns = ["duplicate_group", "split", "status"]
+    changed = (old[columns].to_numpy() != current.loc[old.index, columns].to_numpy()).any(axis=1)
+    new = rows.iloc[len(events) :].copy()
+    new.loc[assigned.index[assigned.index >= len(events)]] = assigned[assigned.index >= len(events)]
+    return pd.concat([new, old[changed].sort_index()], ignore_index=True)
+
+
+def _duplicate_groups(usable: pd.DataFrame, oldest: pd.DataFrame, num_old: int, bits: int) -> dict[str, str]:
+    """Return the duplicate group of each image id: the id of the oldest image in the group.
+
+    Args:
+        usable: all rows of usable images, oldest first, with the row number as index.
+        oldest: the first of these rows for each id.
+        num_old: rows from this number on are new.
+        bits: see `near_duplicate_pairs`.
+
+    """
+    position = {id: i for i, id in enumerate(oldest["id"])}
+    # An image that comes back is compared again, because images that came in the meantime may be near it.
+    is_new = np.flatnonzero(oldest["id"].isin(set(usable["id"][usable.index >= num_old])))
+    new_pairs = near_duplicate_pairs(oldest["phash"].to_numpy(np.uint64), is_new, bits)
+    # Images that were once in the same group stay together.
+    written = usable[usable["duplicate_group"].ne("")][["id", "duplicate_group"]].drop_duplicates()
+    old_pairs = np.stack([written[name].map(position).to_numpy(np.int64) for name in ("id", "duplicate_group")], axis=1)
+    members = oldest_members(len(oldest), np.concatenate([old_pairs, new_pairs]))
+    return dict(zip(oldest["id"], oldest["id"].to_numpy()[members], strict=True))
+
+
+def _mark_duplicates(current: pd.DataFrame, own_splits: bool) -> pd.DataFrame:
+    """Return the rows with status and reason set: one path of each image id is ok, the others are duplicates.
+
+    The path that had the image before keeps it. In a folder with its own splits, a path in an earlier split takes precedence.
+    """
+    # Without rows, pandas would keep the string type of the split names.
+    precedence = current["split"].map(SPLITS.index).astype(np.int64) if own_splits else 0
+    current = current.iloc[np.argsort((2 * precedence + current["status"].ne("ok")).to_numpy(), kind="stable")]
+    keepers = current.drop_duplicates("id").set_index("id")
+    is_duplicate = current["id"].duplicated().to_numpy()
+    same_class = current["id"].map(keepers["label"]) == current["label"]
+    reasons = [
+        f"same image as {path}{'' if same else ', which is in another class'}"
+        for path, same in zip(current["id"].map(keepers["path"]), same_class, strict=True)
+    ]
+    return current.assign(
+        status=np.where(is_duplicate, "duplicate", "ok"),
+        reason=np.where(is_duplicate, reasons, current["reason"].where(current["status"] == "ok", "")),
+    )

@@ -1,4 +1,4 @@
-"""The evaluation of a trained net beside the same net frozen, with its pictures."""
+"""The evaluation of a trained model beside the frozen baseline, with its figures."""
 
 import logging
 import re
@@ -10,150 +10,191 @@ import numpy.typing as npt
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import DataError, ModelError
-from deeprank.evaluation.evaluation import METRIC, Evaluation, evaluate
-from deeprank.evaluation.explain import explained
+from deeprank.evaluation.evaluation import MAIN_METRIC, Evaluation, evaluate
+from deeprank.evaluation.explain import explain_first_neighbors
 from deeprank.evaluation.intervals import Estimate, estimate
-from deeprank.evaluation.neighbors import first_hit_ranks
+from deeprank.evaluation.neighbors import first_hit_ranks, neighbors
 from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_model import ModelSettings, create_model
 from deeprank.models.embedding_table import catalogue_embeddings
 from deeprank.plotting.evaluation import confusion, embedding_map, neighbor_gallery, per_class_bars, recall_curve
+from deeprank.plotting.explanation import explained_pairs
 from deeprank.reporting import Reporter
+from deeprank.row_numbers import CatalogueRows
 from deeprank.triplets.sampling import Triplets
 
 logger = logging.getLogger(__name__)
 
-GAINS = ("fine.recall_at_1", "fine.map_at_r", "ndcg_at_10")
-# A coarse class is reported on its own from so many queries, and the largest so many of them.
-GROUP_QUERIES, GROUPS = 10, 100
-# What MLflow does not take in a metric's name; it takes letters of any alphabet.
-FORBIDDEN = re.compile(r"[^\w. :/-]")
+Embeddings = npt.NDArray[np.float32]
+
+GAIN_METRICS = ("fine.recall_at_1", "fine.map_at_r", "ndcg_at_10")
+# Class groups with fewer queries are not reported, and of the others the largest only.
+MIN_CLASS_GROUP_QUERIES, MAX_CLASS_GROUPS = 10, 100
+MAX_LABEL_LENGTH = 200
+# Characters that MLflow does not allow in the name of a metric; letters of any alphabet are allowed.
+NOT_IN_METRIC_NAMES = re.compile(r"[^\w. :/-]")
+MAX_RECALL_RANK = 50
+GALLERY_NEIGHBORS = 6
 
 
 def evaluate_bundle(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, reporter: Reporter) -> Evaluation:
-    """Evaluate a trained net on the test split, gallery train, and report metrics, pictures and what training bought.
+    """Evaluate a trained model and the frozen baseline on the test split with train as gallery; report metrics and figures.
 
-    The frozen net of the same ConvNet, without a head, answers the same queries: its metrics are named baseline.*, and
-    gain.* is the mean difference a query. Where classes were kept out of training, seen.* and unseen.* are the metrics of
-    either kind of class among themselves. The metrics of coarse classes are reported too, see `group_metrics`.
+    The frozen baseline is the same pretrained ConvNet without a head, on the same queries. Its metrics are named baseline.*;
+    gain.* is the mean difference per query. Where classes were held out of training, seen.* and unseen.* are the metrics of the
+    classes trained on and of the classes held out, each with a gallery of its own classes only. For metrics of class groups see
+    `class_group_metrics`.
 
     Raises:
-        DataError: no image of the test split has one of its class beside it or in the train split.
+        DataError: no image of the test split has another image of its class in the test or train split.
 
     """
-    queries, gallery, drawn = catalogue.rows("test"), catalogue.rows("train"), _test_triplets(catalogue, triplets)
-    labels = catalogue.frame["label"]
-    trained_on = np.unique(triplets.of("train")[["query", "positive", "negative"]].to_numpy())
-    unseen = ~labels.isin(labels.iloc[trained_on]).to_numpy() & labels.isin(labels.iloc[gallery]).to_numpy()
-    kinds = {"": np.ones(len(labels), dtype=bool)}
-    # Of one class alone, whatever is found is right.
-    if unseen[queries].any() and labels.iloc[gallery[unseen[gallery]]].nunique() > 1:
-        kinds |= {kind: of for kind, of in {"seen.": ~unseen, "unseen.": unseen}.items() if of[queries].any()}
+    queries, test_triplets = catalogue.rows("test"), _test_triplets(catalogue, triplets)
+    subsets = _subsets(catalogue, triplets)
 
-    def run(bundle: Bundle, what: str) -> tuple[dict[str, Evaluation], npt.NDArray[np.float32]]:
-        embeddings = _embed(catalogue, bundle, what)
-        return {kind: _evaluate(catalogue, drawn, embeddings, of) for kind, of in kinds.items()}, embeddings
+    def run(bundle: Bundle, model_name: str) -> tuple[dict[str, Evaluation], Embeddings]:
+        embeddings = _embed(catalogue, bundle, model_name)
+        return {prefix: _evaluate_subset(catalogue, test_triplets, embeddings, mask) for prefix, mask in subsets.items()}, embeddings
 
     with tempfile.TemporaryDirectory() as folder:
-        baseline, frozen = run(save_frozen(bundle, Path(folder)), "frozen net")
-    trained, embeddings = run(bundle, "trained net")
-    metrics: dict[str, Estimate] = {}
-    for kind, found in trained.items():
-        before = baseline[kind]
-        metrics |= {f"{kind}{name}": metric for name, metric in found.metrics.items()}
-        metrics |= {f"baseline.{kind}{name}": metric for name, metric in before.metrics.items()}
-        groups = np.unique(found.queries["group"], return_inverse=True)[1]
-        for name in GAINS:
-            metrics[f"gain.{kind}{name}"] = estimate((found.queries[name] - before.queries[name]).to_numpy(), groups)
-    before = baseline[""].queries
-    table = trained[""].queries.assign(**{f"baseline.{name}": before[name] for name in GAINS})
-    result = Evaluation(metrics, table)
-    for name, metric in (metrics | group_metrics(result)).items():
+        baseline, baseline_embeddings = run(save_frozen_baseline(bundle, Path(folder)), "frozen baseline")
+    trained, embeddings = run(bundle, "trained model")
+    table = trained[""].queries.assign(**{f"baseline.{name}": baseline[""].queries[name] for name in GAIN_METRICS})
+    result = Evaluation(_compare(trained, baseline), table)
+    for name, metric in (result.metrics | class_group_metrics(result)).items():
         reporter.metric(name, metric.value)
         reporter.metric(f"{name}.low", metric.low)
         reporter.metric(f"{name}.high", metric.high)
     reporter.metric("queries", len(queries))
-    reporter.figure("neighbor_gallery", neighbor_gallery(catalogue, embeddings, result.queries, gallery))
-    try:
-        reporter.figure("explained", explained(catalogue, bundle, result.queries, embeddings))
-    except ModelError as error:
-        # A transformer: all else can be said of it.
-        logger.info("no picture of why answers were given: %s", error)
-    first_hits = {
-        name: first_hit_ranks(of, labels.tolist(), queries, gallery) for name, of in {"trained": embeddings, "frozen": frozen}.items()
-    }
-    reporter.figure("recall_curve", recall_curve(first_hits))
-    reporter.figure("confusion", confusion(result.queries, labels.iloc[result.queries["nearest"]].tolist()))
-    reporter.figure("per_class", per_class_bars(result.per_class()))
-    reporter.figure("embedding_map", embedding_map(embeddings[queries], labels.iloc[queries].tolist()))
+    _report_figures(catalogue, bundle, result, {"trained": embeddings, "frozen": baseline_embeddings}, reporter)
     return result
 
 
-def embed_and_evaluate(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, what: str) -> Evaluation:
-    """Evaluate any bundle on the catalogue's test split, gallery train; row by row its queries are those of `evaluate_bundle`.
+def embed_and_evaluate(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, model_name: str) -> Evaluation:
+    """Evaluate any bundle on the test split with train as gallery; its query table has the rows of `evaluate_bundle`'s.
 
     Args:
-        catalogue: today's, which the bundle need not have been trained on.
+        catalogue: the current one, which may differ from the one that the bundle was trained on.
         triplets: of the catalogue.
-        bundle: what embeds.
-        what: name of the net, for the progress bar.
+        bundle: the model.
+        model_name: for the progress bar.
 
     Raises:
-        DataError: no image of the test split has one of its class beside it or in the train split.
+        DataError: no image of the test split has another image of its class in the test or train split.
         ModelError: the bundle cannot be loaded.
 
     """
-    drawn = _test_triplets(catalogue, triplets)
-    return _evaluate(catalogue, drawn, _embed(catalogue, bundle, what), np.ones(len(catalogue.frame), dtype=bool))
+    test_triplets = _test_triplets(catalogue, triplets)
+    all_rows = np.ones(len(catalogue.frame), dtype=bool)
+    return _evaluate_subset(catalogue, test_triplets, _embed(catalogue, bundle, model_name), all_rows)
 
 
-def group_metrics(evaluation: Evaluation) -> dict[str, Estimate]:
-    """Return recall@1 of the 100 largest coarse classes that have 10 queries, named per_group/<label>.recall_at_1 in the
-    characters and the length that MLflow allows.
-    """  # noqa: D205
-    table = evaluation.per_group()
-    table = (
-        table[(table["queries"] >= GROUP_QUERIES) & table[METRIC].notna()]
-        .sort_values("queries", ascending=False, kind="stable")
-        .head(GROUPS)
-    )
+def class_group_metrics(evaluation: Evaluation) -> dict[str, Estimate]:
+    """Return recall@1 of the 100 largest class groups (coarse classes) with at least 10 queries.
+
+    Returns:
+        By name, per_class_group/<class group>.recall_at_1, in the characters and the length that MLflow allows.
+
+    """
+    table = evaluation.per_class_group()
+    reportable = table[(table["queries"] >= MIN_CLASS_GROUP_QUERIES) & table[MAIN_METRIC].notna()]
+    largest = reportable.sort_values("queries", ascending=False, kind="stable").head(MAX_CLASS_GROUPS)
     return {
-        f"per_group/{FORBIDDEN.sub('_', row['label'])[:200]}.recall_at_1": Estimate(
-            row[METRIC], row[f"{METRIC}.low"], row[f"{METRIC}.high"], row["queries"]
+        f"per_class_group/{NOT_IN_METRIC_NAMES.sub('_', row['class_group'])[:MAX_LABEL_LENGTH]}.recall_at_1": Estimate(
+            row[MAIN_METRIC], row[f"{MAIN_METRIC}.low"], row[f"{MAIN_METRIC}.high"], row["queries"]
         )
-        for row in table.to_dict("records")
+        for row in largest.to_dict("records")
     }
 
 
-def _test_triplets(catalogue: Catalogue, triplets: Triplets) -> npt.NDArray[np.int64]:
-    labels, drawn = catalogue.frame["label"], triplets.of("test")[["query", "positive", "negative"]].to_numpy()
-    if not len(drawn) and not labels.iloc[catalogue.rows("test")].isin(labels.iloc[catalogue.rows("train")]).any():
-        raise DataError("no image of the test split has one of its class beside it or in the train split: nothing can be evaluated")
-    return drawn
+def save_frozen_baseline(bundle: Bundle, folder: Path) -> Bundle:
+    """Write the pretrained model that the training of a bundle started from, without a head, to a folder.
 
-
-def _embed(catalogue: Catalogue, bundle: Bundle, what: str) -> npt.NDArray[np.float32]:
-    """Embed the test and train splits; other rows stay zeros."""
-    rows = np.concatenate([catalogue.rows("test"), catalogue.rows("train")])
-    found = catalogue_embeddings(bundle, catalogue, rows, f"embedding, {what}")
-    embeddings = np.zeros((len(catalogue.frame), found.shape[1]), dtype=np.float32)
-    embeddings[rows] = found
-    return embeddings
-
-
-def _evaluate(
-    catalogue: Catalogue, drawn: npt.NDArray[np.int64], embeddings: npt.NDArray[np.float32], of: npt.NDArray[np.bool_]
-) -> Evaluation:
-    """Evaluate on those rows of the test and train splits that are marked."""
-    queries, gallery = catalogue.rows("test"), catalogue.rows("train")
-    return evaluate(catalogue.frame, embeddings, queries[of[queries]], gallery[of[gallery]], drawn[of[drawn].all(axis=1)])
-
-
-def save_frozen(bundle: Bundle, folder: Path) -> Bundle:
-    """Write the net as it was before training, without a head, to a folder.
-
-    As a bundle it has a table of embeddings, which every training that starts from the same ConvNet finds.
+    As a bundle it has an embedding table, which all trainings that start from the same pretrained ConvNet share.
     """
-    started_from = ModelSettings.model_validate(bundle.config["started_from"])
-    frozen = ModelSettings(backbone=started_from.backbone, weights=started_from.weights, embedding_dim=0, pretrained_share=0)
-    return Bundle.save(folder, create_model(frozen), frozen, bundle.load()[1], {})
+    initial_model = ModelSettings.model_validate(bundle.config["initial_model"])
+    settings = ModelSettings(backbone=initial_model.backbone, weights=initial_model.weights, embedding_dim=0, pretrained_share=0)
+    return Bundle.save(folder, create_model(settings), settings, bundle.load()[1], {})
+
+
+def _subsets(catalogue: Catalogue, triplets: Triplets) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return a mask of the frame's rows for each metric prefix: all classes, and seen. and unseen. where classes were held out."""
+    labels, queries, gallery = catalogue.frame["label"], catalogue.rows("test"), catalogue.rows("train")
+    train_rows = np.unique(triplets.in_split("train")[["query", "positive", "negative"]].to_numpy())
+    unseen = ~labels.isin(labels.iloc[train_rows]).to_numpy() & labels.isin(labels.iloc[gallery]).to_numpy()
+    subsets = {"": np.ones(len(labels), dtype=bool)}
+    # With a single unseen class every neighbor would be correct.
+    if unseen[queries].any() and labels.iloc[gallery[unseen[gallery]]].nunique() > 1:
+        subsets |= {prefix: mask for prefix, mask in {"seen.": ~unseen, "unseen.": unseen}.items() if mask[queries].any()}
+    return subsets
+
+
+def _compare(trained: dict[str, Evaluation], baseline: dict[str, Evaluation]) -> dict[str, Estimate]:
+    """Return the metrics of both models and the gains, for each subset of the classes."""
+    metrics: dict[str, Estimate] = {}
+    for prefix, evaluation in trained.items():
+        before = baseline[prefix]
+        metrics |= {f"{prefix}{name}": metric for name, metric in evaluation.metrics.items()}
+        metrics |= {f"baseline.{prefix}{name}": metric for name, metric in before.metrics.items()}
+        duplicate_groups = np.unique(evaluation.queries["duplicate_group"], return_inverse=True)[1]
+        for name in GAIN_METRICS:
+            gain = (evaluation.queries[name] - before.queries[name]).to_numpy()
+            metrics[f"gain.{prefix}{name}"] = estimate(gain, duplicate_groups)
+    return metrics
+
+
+def _report_figures(
+    catalogue: Catalogue, bundle: Bundle, evaluation: Evaluation, embeddings_of: dict[str, Embeddings], reporter: Reporter
+) -> None:
+    """Report the figures of an evaluation; `embeddings_of` holds the embeddings by model, the trained model's first."""
+    table, queries, gallery = evaluation.queries, catalogue.rows("test"), catalogue.rows("train")
+    labels, embeddings = catalogue.frame["label"], next(iter(embeddings_of.values()))
+    neighbors_of = {name: neighbors(points, queries, gallery, MAX_RECALL_RANK) for name, points in embeddings_of.items()}
+    hit_ranks = {name: first_hit_ranks(rows, labels.tolist(), queries, gallery) for name, rows in neighbors_of.items()}
+    first_neighbors = next(iter(neighbors_of.values()))[:, :GALLERY_NEIGHBORS]
+    reporter.figure("recall_curve", recall_curve(hit_ranks, MAX_RECALL_RANK))
+    reporter.figure("confusion", confusion(table, labels.iloc[table["nearest"]].tolist()))
+    reporter.figure("neighbor_gallery", neighbor_gallery(catalogue, embeddings, table, first_neighbors))
+    try:
+        correct, wrong = explain_first_neighbors(catalogue, bundle, table, embeddings)
+    except ModelError as error:
+        # A transformer: all other figures are possible.
+        logger.info("the figure `explained` is left out: %s", error)
+    else:
+        num_correct, num_wrong = (int((table[MAIN_METRIC] == hit).sum()) for hit in (1, 0))
+        reporter.figure("explained", explained_pairs(catalogue, correct, wrong, num_correct, num_wrong))
+    reporter.figure("per_class", per_class_bars(evaluation.per_class()))
+    reporter.figure("embedding_map", embedding_map(embeddings[queries], labels.iloc[queries].tolist()))
+
+
+def _test_triplets(catalogue: Catalogue, triplets: Triplets) -> npt.NDArray[np.int64]:
+    labels, test_triplets = catalogue.frame["label"], triplets.in_split("test")[["query", "positive", "negative"]].to_numpy()
+    if not len(test_triplets) and not labels.iloc[catalogue.rows("test")].isin(labels.iloc[catalogue.rows("train")]).any():
+        raise DataError(
+            "nothing can be evaluated: no image of the test split has another image of its class in the test or train split; "
+            "add images, or change ingest.shares"
+        )
+    return test_triplets
+
+
+def _embed(catalogue: Catalogue, bundle: Bundle, model_name: str) -> Embeddings:
+    """Return embeddings (len(frame), d) of the test and train splits; all other rows are zero."""
+    rows = CatalogueRows(np.concatenate([catalogue.rows("test"), catalogue.rows("train")]))
+    embeddings = catalogue_embeddings(bundle, catalogue, rows, f"embedding, {model_name}")
+    all_embeddings = np.zeros((len(catalogue.frame), embeddings.shape[1]), dtype=np.float32)
+    all_embeddings[rows] = embeddings
+    return all_embeddings
+
+
+def _evaluate_subset(
+    catalogue: Catalogue, triplets: npt.NDArray[np.int64], embeddings: Embeddings, mask: npt.NDArray[np.bool_]
+) -> Evaluation:
+    """Evaluate on the rows of the test and train splits that a mask of the frame selects."""
+    queries, gallery = catalogue.rows("test"), catalogue.rows("train")
+    return evaluate(
+        catalogue.frame,
+        embeddings,
+        CatalogueRows(queries[mask[queries]]),
+        CatalogueRows(gallery[mask[gallery]]),
+        triplets[mask[triplets].all(axis=1)],
+    )

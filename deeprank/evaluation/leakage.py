@@ -1,4 +1,4 @@
-"""Images that lie in two splits at once, as the same file or as a copy of it, and what to do about them."""
+"""Copies of images across splits: detection and handling."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -10,257 +10,255 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 from torchvision.transforms.v2 import functional as F
 
-from deeprank.data.catalogue import Catalogue, exclude
-from deeprank.data.splits import SPLITS, near_duplicates
+from deeprank.data.catalogue import Catalogue, exclude_images
+from deeprank.data.splits import SPLITS, near_duplicate_pairs
 from deeprank.errors import DataError
 from deeprank.models.embedding_model import EmbeddingModel, ModelSettings
 from deeprank.models.inference import embed_catalogue
 from deeprank.models.preprocessing import Preprocessing, decode
-from deeprank.plotting.style import NEUTRAL, WRONG, draw_image_rows
+from deeprank.plotting.leakage import leak_pairs
 from deeprank.reporting import Record, Reporter
+from deeprank.row_numbers import CatalogueRows
 from deeprank.settings import Settings
 
-# Candidates. Of 100 copies of train images (JPEG 65 to 75, 50 to 90 % of the size, 3 to 8 % cropped off), the hash moves
-# up to 16 bits; in the frozen net's features each has a cosine of 0.87 or more to its source, which is its first or second.
-BITS = 12
-COSINE = 0.8
-NEIGHBORS = 5
-EMBEDDING_SIZE = 128
-# Confirmation.
-SIDE = 64
-PAIRS_AT_A_TIME = 128
-LARGEST_SCALE, LARGEST_SHIFT = 1.25, 0.25
+# Limits for candidate pairs. Measured on 100 copies of train images (JPEG 65 to 75, 50 to 90 % of the size, 3 to 8 % cropped
+# off): the hash differs in up to 16 bits; the cosine of the frozen features is 0.87 or more, and the source is the first or
+# second neighbor.
+MAX_PHASH_BITS = 12
+MIN_COSINE = 0.8
+NUM_NEIGHBORS = 5
+EMBEDDING_IMAGE_SIZE = 128
+# Alignment of two images.
+ALIGNMENT_PX = 64
+PAIR_BATCH_SIZE = 128
+MAX_SCALE, MAX_SHIFT = 1.25, 0.25
+POOLING_SIZES = (4, 2, 1)
+STEPS_PER_SIZE = 5
 
-# Pairs that the message of a run that stops names.
-LISTED = 50
+# Pairs that the error of a stopped run lists.
+MAX_LISTED_PAIRS = 50
 COLUMNS = ["row", "other", "path", "other_path", "split", "other_split", "kind", "phash_bits", "similarity"]
 
 
 class LeakageSettings(Settings):
-    """What counts as a copy, and what happens when one is in another split.
+    """Definition of a copy, and the handling of copies across splits.
 
     Attributes:
-        on_leak: `stop` ends the run and lists the pairs; `warn` reports them and goes on; `leave_out` reports them and leaves
-            the copies in val and test out of the evaluation.
-        similarity: correlation of two images, one laid over the other, from which on they are copies. Measured on the
-            grocery images: 80 copies have 0.986 or more; of 1,000 random pairs of one class 0 to 2 reach 0.93, all of them
-            shots of one scene that hardly differ; one shelf with another product in front of it has 0.85 at most.
+        on_leak: `stop` ends the run and lists the pairs; `warn` reports them and continues; `exclude` reports them and
+            excludes the copies in val and test from the catalogue.
+        similarity: smallest correlation of two aligned images that counts as a copy. Measured on the grocery images: 80 copies
+            have 0.986 or more; of 1,000 random pairs of one class 0 to 2 have 0.93 or more, all of them images of one scene
+            that hardly differ; the same shelf with another product in front of it has 0.85 at most.
 
     """
 
-    on_leak: Literal["stop", "warn", "leave_out"] = "stop"
+    on_leak: Literal["stop", "warn", "exclude"] = "stop"
     similarity: float = Field(0.93, gt=0, le=1)
 
 
-def check_leaks(catalogue: Catalogue, settings: LeakageSettings, reporter: Reporter) -> Catalogue:
-    """Report copies across splits, and return the catalogue to go on with: the same, or a version without the copies in val and test.
+def check_leakage(catalogue: Catalogue, settings: LeakageSettings, reporter: Reporter) -> Catalogue:
+    """Report copies across splits, and return the catalogue to use: the same, or a version without the copies in val and test.
 
     Raises:
-        DataError: there are copies, and the settings say to stop.
+        DataError: there are copies, and on_leak is `stop`.
 
     """
     leaks = find_leaks(catalogue, settings)
-    report_leaks(catalogue, leaks, settings, reporter)
+    report_leakage(catalogue, leaks, settings, reporter)
     require_no_leaks(leaks, settings)
-    if settings.on_leak != "leave_out":
+    if settings.on_leak != "exclude":
         return catalogue
-    # By path: a file whose bytes train has too is in no frame, but would be found again every time.
+    # By path: a file with the same bytes as a train file is not in the frame, but would be found in every run.
     copies, row_of = leaks.drop_duplicates("path"), {path: row for row, path in enumerate(catalogue.state["path"])}
-    reasons = [f"copy of {path}, similarity {alike:.3f}" for path, alike in zip(copies["other_path"], copies["similarity"], strict=True)]
-    return exclude(catalogue, [row_of[path] for path in copies["path"]], reasons)
+    reasons = [f"copy of {path}, similarity {value:.3f}" for path, value in zip(copies["other_path"], copies["similarity"], strict=True)]
+    return exclude_images(catalogue, [row_of[path] for path in copies["path"]], reasons)
 
 
 def find_leaks(catalogue: Catalogue, settings: LeakageSettings) -> pd.DataFrame:
-    """Return the pairs of copies across splits, most alike first.
+    """Return the pairs of copies across splits, most similar first.
 
-    Candidates are near in perceptual hash, or neighbors in the features of a frozen ConvNet; `similarity` confirms them.
+    Candidates have a similar perceptual hash, or are neighbors in the features of a frozen ConvNet; `aligned_similarity`
+    confirms them.
 
     Returns:
-        Columns `row` and `other` (in `catalogue.frame`; -1 for a file that is not in it because another has the same bytes;
-        `other` is in the earlier of the splits train, val, test), `path`, `other_path`, `split`, `other_split`, `kind` (exact:
-        the same bytes; near), `phash_bits` (Hamming distance), `similarity`.
+        Columns `row` and `other` (in `catalogue.frame`; -1 for a file that is not in it because another file has the same
+        bytes; `other` is in the earlier of the splits train, val, test), `path`, `other_path`, `split`, `other_split`, `kind`
+        (exact: the same bytes; near), `phash_bits` (Hamming distance), `similarity`.
 
     """
-    pairs = _candidates(catalogue)
-    frame, alike = catalogue.frame, similarity(catalogue, pairs)
-    near = pairs[alike >= settings.similarity]
-    row, other = frame.iloc[near[:, 0]].reset_index(drop=True), frame.iloc[near[:, 1]].reset_index(drop=True)
-    apart = row["phash"].to_numpy(np.uint64) ^ other["phash"].to_numpy(np.uint64)
-    found = pd.DataFrame(
+    candidates = _candidate_pairs(catalogue)
+    frame, similarity = catalogue.frame, aligned_similarity(catalogue, candidates)
+    pairs = candidates[similarity >= settings.similarity]
+    row, other = frame.iloc[pairs[:, 0]].reset_index(drop=True), frame.iloc[pairs[:, 1]].reset_index(drop=True)
+    phash_bits = np.bitwise_count(row["phash"].to_numpy(np.uint64) ^ other["phash"].to_numpy(np.uint64))
+    near = pd.DataFrame(
         {
-            "row": near[:, 0], "other": near[:, 1], "path": row["path"], "other_path": other["path"], "split": row["split"],
-            "other_split": other["split"], "kind": "near", "phash_bits": np.bitwise_count(apart).astype(np.int64),
-            "similarity": alike[alike >= settings.similarity],
+            "row": pairs[:, 0], "other": pairs[:, 1], "path": row["path"], "other_path": other["path"], "split": row["split"],
+            "other_split": other["split"], "kind": "near", "phash_bits": phash_bits.astype(np.int64),
+            "similarity": similarity[similarity >= settings.similarity],
         }
     )  # fmt: skip
-    # The path decides among equals, so that the order is the same each time.
-    everything = pd.concat([_exact(catalogue), found], ignore_index=True)
-    return everything.sort_values(["similarity", "path", "other_path"], ascending=[False, True, True], ignore_index=True)
+    # Sorting by path too makes the order of equally similar pairs reproducible.
+    leaks = pd.concat([_exact_pairs(catalogue), near], ignore_index=True)
+    return leaks.sort_values(["similarity", "path", "other_path"], ascending=[False, True, True], ignore_index=True)
 
 
-def similarity(catalogue: Catalogue, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return how alike two images of each pair are: their correlation, -1 to 1, when one is laid over the other.
+def aligned_similarity(catalogue: Catalogue, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the correlation of the two images of each pair, -1 to 1, after aligning the second with the first.
 
     Args:
-        catalogue: where the images are.
+        catalogue: that holds the images.
         pairs: (m, 2) rows of its frame.
 
     """
-    rows, places = np.unique(pairs, return_inverse=True)
-    places = places.reshape(pairs.shape)
-    small = np.empty((len(rows), SIDE, SIDE), dtype=np.uint8)
+    rows, positions = np.unique(pairs, return_inverse=True)
+    positions = positions.reshape(pairs.shape)
+    images = np.empty((len(rows), ALIGNMENT_PX, ALIGNMENT_PX), dtype=np.uint8)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(rows), PAIRS_AT_A_TIME):
-            chunk = rows[start : start + PAIRS_AT_A_TIME]
-            small[start : start + len(chunk)] = list(pool.map(_small, catalogue.images(chunk)))
-    parts = [places[start : start + PAIRS_AT_A_TIME] for start in range(0, len(places), PAIRS_AT_A_TIME)]
-    found = [_laid_over(torch.from_numpy(small[part[:, 0]]), torch.from_numpy(small[part[:, 1]])).numpy() for part in parts]
-    return np.concatenate([np.empty(0), *found])
+        for start in range(0, len(rows), PAIR_BATCH_SIZE):
+            batch = rows[start : start + PAIR_BATCH_SIZE]
+            images[start : start + len(batch)] = list(pool.map(_small_gray_image, catalogue.read_jpegs(batch)))
+    batches = [positions[start : start + PAIR_BATCH_SIZE] for start in range(0, len(positions), PAIR_BATCH_SIZE)]
+    correlations = [_align_and_correlate(*(torch.from_numpy(images[batch[:, side]]) for side in (0, 1))).numpy() for batch in batches]
+    return np.concatenate([np.empty(0), *correlations])
 
 
 def require_no_leaks(leaks: pd.DataFrame, settings: LeakageSettings) -> None:
-    """Raise DataError that lists copies across splits, unless the settings say that the run goes on."""
+    """Raise DataError with a list of the copies across splits, if there are any and on_leak is `stop`."""
     if settings.on_leak != "stop" or not len(leaks):
         return
-    listed = "\n".join(f"  {r.path} ~ {r.other_path} ({r.kind}, similarity {r.similarity:.3f})" for r in leaks.head(LISTED).itertuples())
-    rest = f"\n  and {len(leaks) - LISTED} more" if len(leaks) > LISTED else ""
+    shown = leaks.head(MAX_LISTED_PAIRS)
+    listed = "\n".join(f"  {r.path} ~ {r.other_path} ({r.kind}, similarity {r.similarity:.3f})" for r in shown.itertuples())
+    rest = f"\n  and {len(leaks) - MAX_LISTED_PAIRS} more" if len(leaks) > MAX_LISTED_PAIRS else ""
     raise DataError(
-        f"{len(leaks)} pairs of images are copies across splits, so that the evaluation would ask for what was trained on:\n"
-        f"{listed}{rest}\nremove one of each pair from the folder, or leave the copies out of the evaluation with "
-        "--set leakage.on_leak=leave_out, or go on all the same with --set leakage.on_leak=warn"
+        f"{len(leaks)} pairs of images are copies across splits, so the model would be evaluated on images it was trained on:\n"
+        f"{listed}{rest}\n"
+        "remove one image of each pair from the folder, or exclude the copies from val and test with --set leakage.on_leak=exclude, "
+        "or continue with --set leakage.on_leak=warn"
     )
 
 
-def report_leaks(catalogue: Catalogue, leaks: pd.DataFrame, settings: LeakageSettings, reporter: Reporter) -> None:
-    """Report how many copies lie across splits, and a picture of them where there are any."""
-    reporter.metric("leaks.pairs", len(leaks))
-    reporter.metric("leaks.exact", int((leaks["kind"] == "exact").sum()))
-    # A file whose bytes train has too asks nothing.
-    asking = (leaks["split"] == "test") & (leaks["other_split"] == "train") & (leaks["row"] >= 0)
-    reporter.metric("leaks.test_queries", leaks.loc[asking, "path"].nunique())
+def report_leakage(catalogue: Catalogue, leaks: pd.DataFrame, settings: LeakageSettings, reporter: Reporter) -> None:
+    """Report leakage.pairs, .exact and .test_queries, and if there are copies leakage.on_leak and the figure leakage."""
+    reporter.metric("leakage.pairs", len(leaks))
+    reporter.metric("leakage.exact", int((leaks["kind"] == "exact").sum()))
+    # A file with the same bytes as a train file has no row and is no query.
+    is_query = (leaks["split"] == "test") & (leaks["other_split"] == "train") & (leaks["row"] >= 0)
+    reporter.metric("leakage.test_queries", leaks.loc[is_query, "path"].nunique())
     if len(leaks):
-        reporter.note("leaks.on_leak", settings.on_leak)
-        reporter.figure("leaks", leak_pairs_figure(catalogue, leaks))
+        reporter.note("leakage.on_leak", settings.on_leak)
+        reporter.figure("leakage", leak_pairs(catalogue, leaks))
 
 
-def unresolved(record: Record) -> list[str]:
-    """Return, from what `report_leaks` told, why a comparison on the test split would be invalid: copies that were only warned of."""
-    told = {point.name: int(point.value) for point in record.points}
-    copies = told.get("leaks.test_queries", 0)
-    warned = record.notes.get("leaks.on_leak") == "warn" and copies
-    return [f"{copies:,} test images have a copy in train, and leakage.on_leak is warn"] if warned else []
+def unresolved_leakage(record: Record) -> list[str]:
+    """Return why a comparison on the test split would be invalid: its copies of train images are reported, but not excluded.
+
+    Args:
+        record: of `report_leakage`.
+
+    """
+    metrics = {point.name: int(point.value) for point in record.points}
+    copies = metrics.get("leakage.test_queries", 0)
+    has_unresolved = record.notes.get("leakage.on_leak") == "warn" and copies
+    return [f"{copies:,} test images have a copy in train, and leakage.on_leak is warn"] if has_unresolved else []
 
 
-def leak_pairs_figure(catalogue: Catalogue, leaks: pd.DataFrame, count: int = 12) -> Figure:
-    """Draw the `count` pairs that are most alike, two pairs a line."""
-    # A file that shares its bytes with another has no row; the other has the image.
-    identity = dict(zip(catalogue.state["path"], catalogue.state["id"], strict=True))
-    row_of = {key: row for row, key in enumerate(catalogue.frame["id"])}
-
-    def cell(path: str, split: str, alike: float) -> tuple[int, str, str]:
-        # The end of a path names the image; between dollars Matplotlib would set a formula.
-        end = (path if len(path) <= 26 else f"…{path[-25:]}").replace("$", r"\$")
-        return row_of[identity[path]], f"{split} {alike:.3f}\n{end}", NEUTRAL if split == "train" else WRONG
-
-    cells = []
-    for pair in leaks.head(count).itertuples():
-        cells += [cell(pair.path, pair.split, pair.similarity), cell(pair.other_path, pair.other_split, pair.similarity)]
-    if not cells:
-        return Figure()
-    return draw_image_rows(
-        catalogue, [cells[i : i + 4] for i in range(0, len(cells), 4)], f"Copies across splits, {len(leaks)} pairs (similarity)"
-    )
-
-
-def _candidates(catalogue: Catalogue) -> npt.NDArray[np.int64]:
-    """Return (m, 2) pairs worth a closer look: a row of the later split, a row of the earlier one."""
+def _candidate_pairs(catalogue: Catalogue) -> npt.NDArray[np.int64]:
+    """Return (m, 2) candidate pairs: a row of the later split, a row of the earlier split."""
     frame = catalogue.frame
-    order = frame["split"].map({split: place for place, split in enumerate(SPLITS)}).to_numpy()
-    pairs = [near_duplicates(frame["phash"].to_numpy(np.uint64), np.flatnonzero(order > 0), BITS)]
-    # Frozen: what training taught would bring one product's images together, not copies.
+    split_number = frame["split"].map({split: number for number, split in enumerate(SPLITS)}).to_numpy()
+    pairs = [near_duplicate_pairs(frame["phash"].to_numpy(np.uint64), np.flatnonzero(split_number > 0), MAX_PHASH_BITS)]
+    # A frozen model: a trained model brings all images of a product together, not only copies.
     model = EmbeddingModel(ModelSettings(embedding_dim=0))
-    embeddings = embed_catalogue(model, Preprocessing(size=EMBEDDING_SIZE), catalogue, np.arange(len(frame)), "looking for copies")
+    embeddings = embed_catalogue(
+        model, Preprocessing(size=EMBEDDING_IMAGE_SIZE), catalogue, CatalogueRows(np.arange(len(frame))), "searching for copies"
+    )
     for earlier, later in combinations(SPLITS, 2):
         gallery, queries = catalogue.rows(earlier), catalogue.rows(later)
         if not len(gallery) or not len(queries):
             continue
         index = faiss.IndexFlatIP(embeddings.shape[1])
         index.add(embeddings[gallery])
-        cosine, found = index.search(embeddings[queries], min(NEIGHBORS, len(gallery)))
-        query, place = np.nonzero(cosine >= COSINE)
-        pairs.append(np.stack([queries[query], gallery[found[query, place]]], axis=1))
-    every = np.concatenate(pairs)
-    return np.unique(every[order[every[:, 0]] > order[every[:, 1]]], axis=0)
+        cosine, neighbors = index.search(embeddings[queries], min(NUM_NEIGHBORS, len(gallery)))
+        query, rank = np.nonzero(cosine >= MIN_COSINE)
+        pairs.append(np.stack([queries[query], gallery[neighbors[query, rank]]], axis=1))
+    all_pairs = np.concatenate(pairs)
+    return np.unique(all_pairs[split_number[all_pairs[:, 0]] > split_number[all_pairs[:, 1]]], axis=0)
 
 
-def _exact(catalogue: Catalogue) -> pd.DataFrame:
-    """Return the pairs of files with the same bytes in different splits; at most one of such files is in the frame."""
-    # A duplicate of what was left out is in no split.
+def _exact_pairs(catalogue: Catalogue) -> pd.DataFrame:
+    """Return the pairs of files with the same bytes in different splits; at most one of them is in the frame."""
+    # A duplicate of a rejected image is in no split.
     state = catalogue.state[catalogue.state["status"].isin(["ok", "duplicate"]) & catalogue.state["id"].isin(catalogue.frame["id"])]
-    same = state[state["id"].duplicated(keep=False)]
+    same_bytes = state[state["id"].duplicated(keep=False)]
     row_of = {path: row for row, path in enumerate(catalogue.frame["path"])}
-    pairs = same.merge(same, on="id", suffixes=("", "_other")).rename(columns={"path_other": "other_path", "split_other": "other_split"})
-    place = {split: i for i, split in enumerate(SPLITS)}
-    pairs = pairs[pairs["split"].map(place) > pairs["other_split"].map(place)]
-    rows = {name: pairs[of].map(row_of).fillna(-1).astype(np.int64) for name, of in (("row", "path"), ("other", "other_path"))}
+    pairs = same_bytes.merge(same_bytes, on="id", suffixes=("", "_other"))
+    pairs = pairs.rename(columns={"path_other": "other_path", "split_other": "other_split"})
+    split_number = {split: number for number, split in enumerate(SPLITS)}
+    pairs = pairs[pairs["split"].map(split_number) > pairs["other_split"].map(split_number)]
+    rows = {name: pairs[path].map(row_of).fillna(-1).astype(np.int64) for name, path in (("row", "path"), ("other", "other_path"))}
     return pairs.assign(**rows, kind="exact", phash_bits=0, similarity=1.0)[COLUMNS]
 
 
-def _small(jpeg: bytes) -> npt.NDArray[np.uint8]:
-    small: npt.NDArray[np.uint8] = F.resize(F.rgb_to_grayscale(decode(jpeg)), [SIDE, SIDE], antialias=True)[0].numpy()
-    return small
+def _small_gray_image(jpeg: bytes) -> npt.NDArray[np.uint8]:
+    image = F.resize(F.rgb_to_grayscale(decode(jpeg)), [ALIGNMENT_PX, ALIGNMENT_PX], antialias=True)[0]
+    pixels: npt.NDArray[np.uint8] = image.numpy()
+    return pixels
 
 
 @torch.inference_mode()
-def _laid_over(fixed: Tensor, moving: Tensor) -> Tensor:
-    """Return the correlations (n,) of pictures (n, s, s), the second stretched and shifted so that it lies on the first best.
+def _align_and_correlate(fixed: Tensor, moving: Tensor) -> Tensor:
+    """Return the correlations (n,) of images (n, s, s), each moving image scaled and shifted to match its fixed image.
 
-    Coarse to fine; in each round the least squares fixed = gain * moving + offset + gradient * (stretch, shift) are solved.
-    A crop of an image is found on it, and it on its crop.
+    The alignment runs from coarse to fine. Each step solves the least-squares problem
+    fixed = gain * moving + offset + gradient * (scale, shift). A crop of an image is aligned with the image and vice versa.
 
     Source: Lucas and Kanade 1981, with gain and offset.
     """
-    fixed, moving = (one.float().unsqueeze(1) for one in (fixed, moving))
-    place = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(fixed), 1)  # stretch x, y; shift x, y; the picture is -1..1
-    for coarser in (4, 2, 1):
-        still, moved = avg_pool2d(fixed, coarser), avg_pool2d(moving, coarser)
-        for _ in range(5):
-            place = _better(still[:, 0], *_stretched(moved, place), place)
-    return _correlation(fixed[:, 0], *_stretched(moving, place))
+    fixed, moving = (images.float().unsqueeze(1) for images in (fixed, moving))
+    # Columns: scale x, scale y, shift x, shift y; an image reaches from -1 to 1.
+    transform = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(fixed), 1)
+    for size in POOLING_SIZES:
+        pooled_fixed, pooled_moving = avg_pool2d(fixed, size), avg_pool2d(moving, size)
+        for _ in range(STEPS_PER_SIZE):
+            transform = _alignment_step(pooled_fixed[:, 0], *_apply_transform(pooled_moving, transform), transform)
+    return _masked_correlation(fixed[:, 0], *_apply_transform(moving, transform))
 
 
-def _stretched(pictures: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-    """Return pictures (n, s, s), stretched and shifted, and 1 where they are inside of the original, else 0."""
-    grid = affine_grid(torch.cat([torch.diag_embed(place[:, :2]), place[:, 2:, None]], dim=2), list(pictures.shape), align_corners=False)
-    inside = (grid.abs() <= 1 - 1 / pictures.shape[-1]).all(dim=-1).float()
-    return grid_sample(pictures, grid, padding_mode="border", align_corners=False)[:, 0], inside
+def _apply_transform(images: Tensor, transform: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scaled and shifted images (n, s, s), and a mask that is 1 inside the original image, else 0."""
+    matrix = torch.cat([torch.diag_embed(transform[:, :2]), transform[:, 2:, None]], dim=2)
+    grid = affine_grid(matrix, list(images.shape), align_corners=False)
+    inside = (grid.abs() <= 1 - 1 / images.shape[-1]).all(dim=-1).float()
+    return grid_sample(images, grid, padding_mode="border", align_corners=False)[:, 0], inside
 
 
-def _better(fixed: Tensor, moved: Tensor, inside: Tensor, place: Tensor) -> Tensor:
+def _alignment_step(fixed: Tensor, moved: Tensor, inside: Tensor, transform: Tensor) -> Tensor:
+    """Return the transform (n, 4) improved by one Gauss-Newton step."""
     side = fixed.shape[-1]
-    along = (torch.arange(side) + 0.5) / side * 2 - 1
-    down, right = (slope * side / 2 for slope in torch.gradient(moved, dim=(1, 2)))
-    right, down = right / place[:, 0, None, None], down / place[:, 1, None, None]
-    terms = torch.stack([right * along, down * along[:, None], right, down, moved, torch.ones_like(moved)], dim=-1).flatten(1, 2)
-    weighted = (terms * inside.flatten(1)[:, :, None]).transpose(1, 2)
-    matrix = weighted @ terms
-    # A flat picture says nothing about its place.
+    coordinates = (torch.arange(side) + 0.5) / side * 2 - 1
+    gradient_y, gradient_x = (gradient * side / 2 for gradient in torch.gradient(moved, dim=(1, 2)))
+    gradient_x, gradient_y = gradient_x / transform[:, 0, None, None], gradient_y / transform[:, 1, None, None]
+    terms = [gradient_x * coordinates, gradient_y * coordinates[:, None], gradient_x, gradient_y, moved, torch.ones_like(moved)]
+    jacobian = torch.stack(terms, dim=-1).flatten(1, 2)
+    weighted = (jacobian * inside.flatten(1)[:, :, None]).transpose(1, 2)
+    matrix = weighted @ jacobian
+    # Damping: for an image without edges the problem is singular.
     matrix = matrix + torch.diag_embed(matrix.diagonal(dim1=1, dim2=2) * 1e-4 + 1e-6)
-    solved = torch.linalg.solve(matrix, weighted @ fixed.flatten(1)[:, :, None])[:, :, 0]
-    place = place + (solved[:, :4] / solved[:, 4:5].clamp(min=0.3)).clamp(-0.1, 0.1)
-    return torch.cat([place[:, :2].clamp(1 / LARGEST_SCALE, LARGEST_SCALE), place[:, 2:].clamp(-LARGEST_SHIFT, LARGEST_SHIFT)], dim=1)
+    solution = torch.linalg.solve(matrix, weighted @ fixed.flatten(1)[:, :, None])[:, :, 0]
+    transform = transform + (solution[:, :4] / solution[:, 4:5].clamp(min=0.3)).clamp(-0.1, 0.1)
+    return torch.cat([transform[:, :2].clamp(1 / MAX_SCALE, MAX_SCALE), transform[:, 2:].clamp(-MAX_SHIFT, MAX_SHIFT)], dim=1)
 
 
-def _correlation(one: Tensor, other: Tensor, inside: Tensor) -> Tensor:
-    def centered(picture: Tensor) -> Tensor:
-        mean = (picture * inside).sum((1, 2), keepdim=True) / inside.sum((1, 2), keepdim=True)
-        return (picture - mean) * inside
+def _masked_correlation(images1: Tensor, images2: Tensor, mask: Tensor) -> Tensor:
+    def centered(images: Tensor) -> Tensor:
+        mean = (images * mask).sum((1, 2), keepdim=True) / mask.sum((1, 2), keepdim=True)
+        return (images - mean) * mask
 
-    one, other = centered(one), centered(other)
-    return (one * other).sum((1, 2)) / ((one**2).sum((1, 2)) * (other**2).sum((1, 2))).sqrt().clamp(min=1e-3)
+    images1, images2 = centered(images1), centered(images2)
+    return (images1 * images2).sum((1, 2)) / ((images1**2).sum((1, 2)) * (images2**2).sum((1, 2))).sqrt().clamp(min=1e-3)

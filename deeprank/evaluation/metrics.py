@@ -1,7 +1,7 @@
-"""Retrieval metrics, exact, one row a query: what each query found decides intervals, tables and paired tests later.
+"""Exact retrieval metrics, one row per query, so that intervals, tables and paired tests can be computed from them.
 
-Nearness is computed without rounding (see `_whole`), and equally near images rank in the order of the gallery. So no
-rank depends on chunks, threads or the processor.
+Similarities are computed without rounding (see `_quantize`), and equally similar images rank in the order of the gallery.
+Ranks therefore do not depend on chunks, threads or the processor.
 """
 
 import os
@@ -13,195 +13,222 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deeprank.triplets.relevance import RelevanceWeights, grades
+from deeprank.triplets.relevance import RelevanceWeights, relevance_by_depth
 
-RANKS = (1, 5, 10)
-GRADED_RANKS = 10
-TOP = 30
-# Bytes that the chunks at work may take together.
-MEMORY = 400 * 2**20
-GALLERY_CHUNK = 2**14
-TRIPLET_CHUNK = 2**15
+RECALL_RANKS = (1, 5, 10)
+NDCG_RANK = 10
+# K of the score-at-top-K.
+TOP_K = 30
+# Memory that all chunks in progress may take together.
+MAX_CHUNK_BYTES = 400 * 2**20
+GALLERY_CHUNK_SIZE = 2**14
+TRIPLET_CHUNK_SIZE = 2**15
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 Embeddings = npt.NDArray[np.float32]
 Result = TypeVar("Result")
 
 
 def query_table(
     queries: Embeddings,
-    query_codes: Ints,
+    query_codes: IntArray,
     gallery: Embeddings,
-    gallery_codes: Ints,
+    gallery_codes: IntArray,
     weights: RelevanceWeights,
 ) -> pd.DataFrame:
-    """Return a row a query: of each level, e.g. fine.recall_at_1, _5, _10 (0 or 1) and fine.map_at_r (average precision at
-    R), and ndcg_at_10 of graded relevance.
-
-    A query whose class the gallery lacks has NaN at that level; one to which nothing is relevant has NaN as ndcg_at_10.
+    """Return recall@k, average precision at R and nDCG of each query.
 
     Args:
         queries, gallery: (n, d) embeddings of unit length.
-        query_codes, gallery_codes: (n, depth) class codes, coarsest first, of one call of `relevance.levels`: the last
-            column is the fine class, the last but one the coarse class (where there is but one, it is both).
+        query_codes, gallery_codes: (n, depth) class codes, coarsest first, of one call of `encode_hierarchy`: the last
+            column is the fine class, the last but one the coarse class (the only column is both).
         weights: of graded relevance.
+
+    Returns:
+        One row per query: fine.recall_at_1, _5, _10 (0 or 1), fine.map_at_r (average precision at R, 0 to 1), the same for
+        coarse, and ndcg_at_10 of graded relevance (0 to 1). A metric is NaN where the gallery has no image of the query's
+        class at that level, ndcg_at_10 where the gallery has no relevant image.
 
     Source: average precision at R, Musgrave et al. 2020, "A Metric Learning Reality Check", section 3.2; nDCG, Järvelin &
     Kekäläinen 2002, with the discount 1 / log2(rank + 1).
 
-    """  # noqa: D205
+    """
     depth = query_codes.shape[1]
-    columns = {"fine": depth - 1, "coarse": max(depth - 2, 0)}
-    # (queries, depth) images of the gallery that share so many folders with each query, or more.
-    sharing = np.stack(
-        [np.bincount(gallery_codes[:, d], minlength=int(query_codes[:, d].max(initial=0)) + 1)[query_codes[:, d]] for d in range(depth)],
-        axis=1,
-    )
-    needed = np.clip(sharing[:, columns["coarse"]], max(*RANKS, GRADED_RANKS), len(gallery))
-    # Queries that look equally deep share a chunk.
-    order = np.argsort(needed, kind="stable")
-    table = grades(depth, weights)
-    ideal = _ideal_gain(sharing, table, len(gallery))
+    level_columns = {"fine": depth - 1, "coarse": max(depth - 2, 0)}
+    num_sharing = _num_sharing(query_codes, gallery_codes)
+    ranks_needed = np.clip(num_sharing[:, level_columns["coarse"]], max(*RECALL_RANKS, NDCG_RANK), len(gallery))
+    # Queries that need the same number of ranks share a chunk.
+    order = np.argsort(ranks_needed, kind="stable")
+    relevances = relevance_by_depth(depth, weights)
+    ideal_gain = _ideal_gain(num_sharing, relevances, len(gallery))
 
-    def look(keys: Ints, part: slice) -> dict[str, Floats]:
-        rows = order[part]
-        ranked = _nearest(keys, int(needed[rows].max()))
-        found: dict[str, Floats] = {}
-        for level, column in columns.items():
-            hit = gallery_codes[:, column][ranked] == query_codes[rows, column][:, None]
-            found |= {f"{level}.{name}": values for name, values in _found(hit, sharing[rows, column]).items()}
-        shared = (gallery_codes[ranked[:, :GRADED_RANKS]] == query_codes[rows][:, None]).sum(axis=2)
-        # Not as a matrix product, whose last digit depends on its number of rows.
-        gain = (table[shared] / np.log2(np.arange(shared.shape[1]) + 2)).sum(axis=1)
-        return found | {"ndcg_at_10": np.where(ideal[rows] > 0, gain / np.where(ideal[rows] > 0, ideal[rows], 1), np.nan)}
+    def compute(keys: IntArray, chunk: slice) -> dict[str, FloatArray]:
+        rows = order[chunk]
+        ranked = _top_positions(keys, int(ranks_needed[rows].max()))
+        columns: dict[str, FloatArray] = {}
+        for level, column in level_columns.items():
+            hits = gallery_codes[:, column][ranked] == query_codes[rows, column][:, None]
+            columns |= {f"{level}.{name}": values for name, values in _recall_and_precision(hits, num_sharing[rows, column]).items()}
+        shared_depth = (gallery_codes[ranked[:, :NDCG_RANK]] == query_codes[rows][:, None]).sum(axis=2)
+        # Not a matrix product: its last digit depends on the number of rows.
+        gain = (relevances[shared_depth] / np.log2(np.arange(shared_depth.shape[1]) + 2)).sum(axis=1)
+        ideal = ideal_gain[rows]
+        return columns | {"ndcg_at_10": np.where(ideal > 0, gain / np.where(ideal > 0, ideal, 1), np.nan)}
 
-    # Of the nearest: place, code, whether it hits, and the tables of hits.
-    parts = _in_chunks(look, queries[order], gallery, 64 * int(needed.max(initial=1)))
-    return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True).iloc[np.argsort(order)].reset_index(drop=True)
+    # 64 bytes for each ranked image: position, code, hit, and the temporary arrays of hits.
+    chunks = _map_chunks(compute, queries[order], gallery, 64 * int(ranks_needed.max(initial=1)))
+    return pd.concat([pd.DataFrame(chunk) for chunk in chunks], ignore_index=True).iloc[np.argsort(order)].reset_index(drop=True)
 
 
-def triplet_correct(embeddings: Embeddings, triplets: Ints) -> Floats:
-    """Return for each triplet 1 where the query is nearer to its positive than to its negative, else 0.
+def triplet_correct(embeddings: Embeddings, triplets: IntArray) -> FloatArray:
+    """Return 1 for each triplet whose query is nearer to its positive than to its negative, else 0.
 
     Args:
         embeddings: (n, d) of unit length.
         triplets: (m, 3) row indices of query, positive, negative.
 
-    Source: "similarity precision" of Wang et al. 2014, section 6.2, is the mean of it.
+    Returns:
+        (m,); its mean is the triplet accuracy.
+
+    Source: the "similarity precision" of Wang et al. 2014, section 6.2, is the mean.
 
     """
-    out = np.empty(len(triplets))
-    for first in range(0, len(triplets), TRIPLET_CHUNK):
-        query, positive, negative = (_whole(embeddings[rows]) for rows in triplets[first : first + TRIPLET_CHUNK].T)
-        out[first : first + TRIPLET_CHUNK] = (query * positive).sum(axis=1) > (query * negative).sum(axis=1)
-    return out
+    correct = np.empty(len(triplets))
+    for first in range(0, len(triplets), TRIPLET_CHUNK_SIZE):
+        chunk = slice(first, first + TRIPLET_CHUNK_SIZE)
+        query, positive, negative = (_quantize(embeddings[rows]) for rows in triplets[chunk].T)
+        correct[chunk] = (query * positive).sum(axis=1) > (query * negative).sum(axis=1)
+    return correct
 
 
-def top_score(embeddings: Embeddings, triplets: Ints, images: Ints) -> Floats:
-    """Return for each triplet 1 where it is correct (see `triplet_correct`) and -1 where it is not; NaN where neither its
-    positive nor its negative is among the 30 images nearest to its query.
+def score_at_top(embeddings: Embeddings, triplets: IntArray, images: IntArray) -> FloatArray:
+    """Return 1 for each correct triplet and -1 for each wrong one; NaN where neither image is near the query.
 
     Args:
         embeddings: (n, d) of unit length.
         triplets: (m, 3) row indices of query, positive, negative.
-        images: rows that are ranked, the query aside; all rows of the triplets are among them.
+        images: rows that are ranked, without the query itself; they contain all rows of the triplets.
 
-    Source: the sum of it is the "score-at-top-30" of Wang et al. 2014, section 6.2. Its mean, from -1 to 1, can be compared
-    between test sets of any size.
+    Returns:
+        (m,); NaN where neither positive nor negative is among the 30 images nearest to the query.
 
-    """  # noqa: D205
-    place = np.zeros(len(embeddings), dtype=np.int64)
-    place[images] = np.arange(len(images))
+    Source: the sum is the "score-at-top-30" of Wang et al. 2014, section 6.2. The mean, from -1 to 1, is comparable between
+    test sets of different sizes.
+
+    """
+    column_of_row = np.zeros(len(embeddings), dtype=np.int64)
+    column_of_row[images] = np.arange(len(images))
     order = np.argsort(triplets[:, 0], kind="stable")
-    by_query = triplets[order]
-    asked, first = np.unique(by_query[:, 0], return_index=True)
-    first = np.append(first, len(by_query))
-    last = min(TOP, len(images)) - 1
+    sorted_triplets = triplets[order]
+    queries, first = np.unique(sorted_triplets[:, 0], return_index=True)
+    first = np.append(first, len(sorted_triplets))
+    last_rank = min(TOP_K, len(images)) - 1
 
-    def look(keys: Ints, part: slice) -> npt.NDArray[np.bool_]:
-        rows = np.arange(len(asked))[part]
-        keys[np.arange(len(rows)), place[asked[rows]]] = np.iinfo(np.int64).max
-        mine = by_query[first[rows[0]] : first[rows[-1] + 1]]
-        query = np.repeat(np.arange(len(rows)), np.diff(first)[rows])
-        nearer = np.minimum(keys[query, place[mine[:, 1]]], keys[query, place[mine[:, 2]]])
-        keys.partition(last, axis=1)
-        return nearer <= keys[query, last]
+    def is_near(keys: IntArray, chunk: slice) -> npt.NDArray[np.bool_]:
+        numbers = np.arange(len(queries))[chunk]
+        # The query itself ranks last.
+        keys[np.arange(len(numbers)), column_of_row[queries[numbers]]] = np.iinfo(np.int64).max
+        chunk_triplets = sorted_triplets[first[numbers[0]] : first[numbers[-1] + 1]]
+        query = np.repeat(np.arange(len(numbers)), np.diff(first)[numbers])
+        positive_key, negative_key = (keys[query, column_of_row[chunk_triplets[:, column]]] for column in (1, 2))
+        keys.partition(last_rank, axis=1)
+        return np.minimum(positive_key, negative_key) <= keys[query, last_rank]
 
     near = np.empty(len(triplets), dtype=bool)
-    near[order] = np.concatenate([np.empty(0, dtype=bool), *_in_chunks(look, embeddings[asked], embeddings[images])])
+    near[order] = np.concatenate([np.empty(0, dtype=bool), *_map_chunks(is_near, embeddings[queries], embeddings[images])])
     return np.where(near, 2 * triplet_correct(embeddings, triplets) - 1, np.nan)
 
 
-def _whole(embeddings: Embeddings) -> Floats:
-    """Return embeddings in whole multiples of 2^-25, about float32's own precision: float64 then adds their products, whole
-    multiples of 2^-50, without rounding, in whatever order a matrix product takes them.
-    """  # noqa: D205
-    out = embeddings.astype(np.float64)
-    out *= 2.0**25
-    return np.rint(out, out=out)
+def _num_sharing(query_codes: IntArray, gallery_codes: IntArray) -> IntArray:
+    """Return (queries, depth): column d is the number of gallery images with the query's code in column d."""
+    counts = []
+    for query_column, gallery_column in zip(query_codes.T, gallery_codes.T, strict=True):
+        counts.append(np.bincount(gallery_column, minlength=int(query_column.max(initial=0)) + 1)[query_column])
+    return np.stack(counts, axis=1)
 
 
-def _keys(queries: Floats, gallery: Floats) -> Ints:
-    """Return (queries, gallery) numbers that order each query's gallery: nearer first, then by place, which is their low half."""
+def _quantize(embeddings: Embeddings) -> FloatArray:
+    """Return embeddings rounded to multiples of 2^-25, scaled to whole numbers; this is about float32's precision.
+
+    A float64 sums the products of such numbers without rounding, in whatever order a matrix product adds them.
+    """
+    scaled = embeddings.astype(np.float64)
+    scaled *= 2.0**25
+    return np.rint(scaled, out=scaled)
+
+
+def _ranking_keys(queries: FloatArray, gallery: FloatArray) -> IntArray:
+    """Return (queries, gallery) keys whose ascending order is the ranking: by similarity, then by position in the gallery.
+
+    The high half of a key holds the negative similarity, the low half the position.
+    """
     keys = np.empty((len(queries), len(gallery)), dtype=np.int64)
-    for first in range(0, len(gallery), GALLERY_CHUNK):
-        similarity = queries @ gallery[first : first + GALLERY_CHUNK].T
-        # Of unit length, so that the high half holds it in steps of 2^-30.
+    for first in range(0, len(gallery), GALLERY_CHUNK_SIZE):
+        similarity = queries @ gallery[first : first + GALLERY_CHUNK_SIZE].T
+        # The vectors have unit length, so the high half holds the similarity in steps of 2^-30.
         similarity *= -(2.0**-20)
-        keys[:, first : first + GALLERY_CHUNK] = similarity
+        keys[:, first : first + GALLERY_CHUNK_SIZE] = similarity
     keys <<= 32
     keys |= np.arange(len(gallery))
     return keys
 
 
-def _nearest(keys: Ints, depth: int) -> Ints:
-    """Return (queries, depth) places in the gallery, nearest first; the keys are lost."""
-    keys.partition(depth - 1, axis=1)
-    nearest = keys[:, :depth]
-    nearest.sort(axis=1)
-    nearest &= 2**32 - 1
-    return nearest
+def _top_positions(keys: IntArray, k: int) -> IntArray:
+    """Return (queries, k) positions in the gallery, nearest first; the keys are overwritten."""
+    keys.partition(k - 1, axis=1)
+    positions = keys[:, :k]
+    positions.sort(axis=1)
+    positions &= 2**32 - 1
+    return positions
 
 
-def _found(hit: npt.NDArray[np.bool_], relevant: Ints) -> dict[str, Floats]:
-    """Return recall at each rank and average precision at R of queries, from which of their neighbors share their class."""
-    known = relevant > 0
-    found = {f"recall_at_{k}": np.where(known, hit[:, :k].any(axis=1), np.nan) for k in RANKS}
-    query, rank = np.nonzero(hit)
-    so_far = np.arange(1, len(query) + 1) - np.searchsorted(query, query)
-    within = rank < relevant[query]
-    precision = np.bincount(query[within], so_far[within] / (rank[within] + 1), minlength=len(hit))
-    return found | {"map_at_r": np.where(known, precision / np.maximum(relevant, 1), np.nan)}
-
-
-def _ideal_gain(sharing: Ints, table: Floats, gallery: int) -> Floats:
-    """Return each query's discounted gain if the gallery came in the order of its relevance, from counts alone."""
-    exactly = -np.diff(sharing, axis=1, prepend=gallery, append=0)
-    best = np.argsort(-table)
-    upto = np.minimum(np.cumsum(exactly[:, best], axis=1), GRADED_RANKS)
-    discounts = np.append(0, np.cumsum(1 / np.log2(np.arange(GRADED_RANKS) + 2)))
-    return np.diff(discounts[upto], axis=1, prepend=0) @ table[best]
-
-
-def _in_chunks(look: Callable[[Ints, slice], Result], queries: Embeddings, gallery: Embeddings, bytes_each: int = 0) -> list[Result]:
-    """Compute keys of as many queries as `MEMORY` holds at a time, and look at them on threads: numpy sorts without the GIL.
+def _recall_and_precision(hits: npt.NDArray[np.bool_], num_relevant: IntArray) -> dict[str, FloatArray]:
+    """Return recall at each rank and average precision at R, each (queries,).
 
     Args:
-        look: takes the keys of some queries, and which queries these are.
-        queries, gallery: embeddings of unit length.
-        bytes_each: what looking takes for a query.
+        hits: (queries, ranks) whether the image at a rank is of the query's class.
+        num_relevant: (queries,) number of gallery images of the class.
 
     """
-    out: list[Result] = []
-    searched, workers = _whole(gallery), os.cpu_count() or 1
-    size = max(1, MEMORY // (8 * len(gallery) + bytes_each))
-    with ThreadPoolExecutor(workers) as pool:
-        for first in range(0, len(queries), size):
-            keys = _keys(_whole(queries[first : first + size]), searched)
-            share = -(-len(keys) // workers)
-            starts = range(0, len(keys), share)
-            shares = [slice(first + start, first + min(start + share, len(keys))) for start in starts]
-            out += pool.map(look, [keys[start : start + share] for start in starts], shares)
+    answerable = num_relevant > 0
+    recall = {f"recall_at_{k}": np.where(answerable, hits[:, :k].any(axis=1), np.nan) for k in RECALL_RANKS}
+    query, rank = np.nonzero(hits)
+    hits_so_far = np.arange(1, len(query) + 1) - np.searchsorted(query, query)
+    within_r = rank < num_relevant[query]
+    precision_sum = np.bincount(query[within_r], hits_so_far[within_r] / (rank[within_r] + 1), minlength=len(hits))
+    return recall | {"map_at_r": np.where(answerable, precision_sum / np.maximum(num_relevant, 1), np.nan)}
+
+
+def _ideal_gain(num_sharing: IntArray, relevances: FloatArray, gallery_size: int) -> FloatArray:
+    """Return each query's discounted gain for a gallery sorted by relevance, computed from counts alone."""
+    num_at_depth = -np.diff(num_sharing, axis=1, prepend=gallery_size, append=0)
+    best_first = np.argsort(-relevances)
+    last_rank = np.minimum(np.cumsum(num_at_depth[:, best_first], axis=1), NDCG_RANK)
+    discount_sums = np.append(0, np.cumsum(1 / np.log2(np.arange(NDCG_RANK) + 2)))
+    return np.diff(discount_sums[last_rank], axis=1, prepend=0) @ relevances[best_first]
+
+
+def _map_chunks(
+    compute: Callable[[IntArray, slice], Result], queries: Embeddings, gallery: Embeddings, bytes_per_query: int = 0
+) -> list[Result]:
+    """Compute ranking keys in chunks of queries that fit `MAX_CHUNK_BYTES`, and apply a function to them on threads.
+
+    Args:
+        compute: takes the keys of some queries, and the slice of `queries` that they are of; NumPy sorts without the GIL.
+        queries, gallery: embeddings of unit length.
+        bytes_per_query: memory that `compute` needs for one query.
+
+    """
+    results: list[Result] = []
+    quantized_gallery, num_workers = _quantize(gallery), os.cpu_count() or 1
+    chunk_size = max(1, MAX_CHUNK_BYTES // (8 * len(gallery) + bytes_per_query))
+    with ThreadPoolExecutor(num_workers) as pool:
+        for first in range(0, len(queries), chunk_size):
+            keys = _ranking_keys(_quantize(queries[first : first + chunk_size]), quantized_gallery)
+            per_worker = -(-len(keys) // num_workers)
+            starts = range(0, len(keys), per_worker)
+            slices = [slice(first + start, first + min(start + per_worker, len(keys))) for start in starts]
+            results += pool.map(compute, [keys[start : start + per_worker] for start in starts], slices)
             del keys
-    return out
+    return results

@@ -1,4 +1,4 @@
-"""The nearest neighbors of queries in a gallery, exact, by faiss in blocks."""
+"""The nearest neighbors of queries in a gallery, computed exactly with FAISS."""
 
 from collections.abc import Sequence
 
@@ -6,53 +6,47 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-# How far down a recall curve looks.
-DEPTH = 50
+from deeprank.row_numbers import CatalogueRows
 
 
-def neighbors(
-    embeddings: npt.NDArray[np.float32], queries: npt.NDArray[np.int64], gallery: npt.NDArray[np.int64], depth: int
-) -> npt.NDArray[np.int64]:
-    """Return the gallery rows nearest to each query, nearest first: (len(queries), min(depth, len(gallery))).
+def neighbors(embeddings: npt.NDArray[np.float32], queries: CatalogueRows, gallery: CatalogueRows, k: int) -> CatalogueRows:
+    """Return the gallery rows nearest to each query, nearest first.
 
     Args:
         embeddings: (n, d) of unit length.
         queries, gallery: rows of the embeddings.
-        depth: neighbors of each.
+        k: number of neighbors per query.
+
+    Returns:
+        (len(queries), min(k, len(gallery))) rows of the embeddings.
 
     """
-    # faiss goes through blocks of both sides: the table of all similarities is never in memory.
-    _, found = faiss.knn(embeddings[queries], embeddings[gallery], min(depth, len(gallery)), metric=faiss.METRIC_INNER_PRODUCT)
-    rows: npt.NDArray[np.int64] = gallery[found]
-    return rows
+    # FAISS works in blocks of both sides: the full matrix of similarities is never in memory.
+    _, positions = faiss.knn(embeddings[queries], embeddings[gallery], min(k, len(gallery)), metric=faiss.METRIC_INNER_PRODUCT)
+    return CatalogueRows(gallery[positions])
 
 
-def nearest(embeddings: npt.NDArray[np.float32], queries: npt.NDArray[np.int64], gallery: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def nearest(embeddings: npt.NDArray[np.float32], queries: CatalogueRows, gallery: CatalogueRows) -> CatalogueRows:
     """Return the gallery row nearest to each query, (len(queries),); arguments as of `neighbors`."""
-    return neighbors(embeddings, queries, gallery, 1)[:, 0]
+    return CatalogueRows(neighbors(embeddings, queries, gallery, 1)[:, 0])
 
 
 def first_hit_ranks(
-    embeddings: npt.NDArray[np.float32],
-    labels: Sequence[str],
-    queries: npt.NDArray[np.int64],
-    gallery: npt.NDArray[np.int64],
-    depth: int = DEPTH,
+    neighbor_rows: CatalogueRows, labels: Sequence[str], queries: CatalogueRows, gallery: CatalogueRows
 ) -> npt.NDArray[np.float64]:
-    """Return the rank, from 1, of the first neighbor of each query's own class.
+    """Return the rank, from 1, of the first neighbor of each query's class.
 
     Args:
-        embeddings: (n, d) of unit length.
-        labels: (n,) classes.
-        queries, gallery: rows of the embeddings.
-        depth: neighbors looked at.
+        neighbor_rows: (len(queries), k) rows of the neighbors of each query, as of `neighbors`.
+        labels: class of each row.
+        queries, gallery: rows.
 
     Returns:
-        (len(queries),); infinite where the first `depth` neighbors hold none, NaN where the gallery holds none.
+        (len(queries),); infinite where none of the neighbors is of the class, NaN where the gallery has no image of the class.
 
     """
     codes = np.unique(np.asarray(labels), return_inverse=True)[1]
-    hit = codes[neighbors(embeddings, queries, gallery, depth)] == codes[queries][:, None]
-    ranks = np.where(hit.any(axis=1), hit.argmax(axis=1) + 1.0, np.inf)
+    hits = codes[neighbor_rows] == codes[queries][:, None]
+    ranks = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1.0, np.inf)
     ranks[~np.isin(codes[queries], codes[gallery])] = np.nan
     return ranks

@@ -1,4 +1,4 @@
-"""The model bundle: a folder of config.json, model.safetensors and preprocessing.json; nothing in it is ever executed."""
+"""Model bundle: a folder with config.json, model.safetensors and preprocessing.json, and no pickle."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ from deeprank.errors import ModelError
 from deeprank.models.embedding_model import Embedder, ModelSettings, create_model
 from deeprank.models.preprocessing import Preprocessing
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,16 @@ class Bundle:
     def save(
         cls, folder: Path, model: Embedder, model_settings: ModelSettings, preprocessing: Preprocessing, facts: dict[str, str]
     ) -> "Bundle":
-        """Write a net to a folder; `facts` are kept in config.json (what it was trained on, and how)."""
+        """Write a model to a folder.
+
+        Args:
+            folder: created if it does not exist.
+            model: whose weights are written.
+            model_settings: of the model; they name its initial weights.
+            preprocessing: of the images that the model embeds.
+            facts: about the training, kept in config.json.
+
+        """
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, folder / "model.safetensors")
@@ -34,7 +43,7 @@ class Bundle:
         config = {
             "format": FORMAT,
             "model": model_settings.model_dump() | {"weights": "none"},
-            "started_from": model_settings.model_dump(),
+            "initial_model": model_settings.model_dump(),
             "embedding_dim": model.embedding_dim,
             "checksums": {name: hash_file(folder / name) for name in ("model.safetensors", "preprocessing.json")},
             "facts": facts,
@@ -45,28 +54,28 @@ class Bundle:
     @cached_property
     def config(self) -> dict[str, object]:
         """The parsed config.json."""
-        keys = {"model", "started_from", "checksums", "facts"}
-        return read_manifest(self.folder / "config.json", "is no model bundle", FORMAT, keys)
+        keys = {"model", "initial_model", "checksums", "facts"}
+        return read_manifest(self.folder / "config.json", "is no model bundle", FORMAT, keys, "train again")
 
     @property
     def facts(self) -> dict[str, str]:
-        """What it was trained on, and how."""
+        """Facts about the training: data, losses, epochs, seed, precision, initial weights."""
         facts = self.config["facts"]
         assert isinstance(facts, dict)
         return facts
 
     @property
     def weights_hash(self) -> str:
-        """SHA-256 of the weights file: the identity of the model."""
+        """SHA-256 of the weights file, which identifies the model."""
         checksums = self.config["checksums"]
         assert isinstance(checksums, dict)
         return str(checksums["model.safetensors"])
 
     def load(self) -> tuple[Embedder, Preprocessing]:
-        """Return the net, in evaluation mode, and its preprocessing.
+        """Return the model, in evaluation mode, and its preprocessing.
 
         Raises:
-            ModelError: a file is missing or is not the one that was saved.
+            ModelError: a file is missing, damaged, or of another format.
 
         """
         checksums = self.config["checksums"]
@@ -76,11 +85,11 @@ class Bundle:
             if not file.exists():
                 raise ModelError(f"{file} is missing from the model bundle")
             if hash_file(file) != checksum:
-                raise ModelError(f"{file} is damaged: its checksum is not the one in config.json; restore it or train again")
+                raise ModelError(f"{file} is damaged: its checksum differs from the one in config.json; restore it or train again")
         try:
             model = create_model(ModelSettings.model_validate(self.config["model"]))
             model.load_state_dict(load_file(self.folder / "model.safetensors"))
             preprocessing = Preprocessing.model_validate_json((self.folder / "preprocessing.json").read_text())
         except (ValidationError, SafetensorError, RuntimeError) as error:
-            raise ModelError(f"{self.folder}: the bundle does not fit this version: {str(error)[:300]}") from error
+            raise ModelError(f"{self.folder}: the bundle does not fit this version of deeprank: {str(error)[:300]}") from error
         return model.eval(), preprocessing

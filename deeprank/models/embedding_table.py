@@ -1,4 +1,4 @@
-"""Embeddings kept: an image is embedded once a model, in a Lance table beside its catalogue."""
+"""Embedding tables: a Lance table per model beside a catalogue, so that a model embeds each image once."""
 
 import hashlib
 import json
@@ -17,21 +17,21 @@ import torch
 
 import deeprank
 from deeprank.checksums import hash_file
-from deeprank.data.catalogue import Catalogue, exists
+from deeprank.data.catalogue import Catalogue, table_exists
 from deeprank.errors import ConfigError
 from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_model import Embedder
-from deeprank.models.inference import BATCH, embed_batches
+from deeprank.models.inference import BATCH_SIZE, embed_batches
 from deeprank.models.preprocessing import Preprocessing
 from deeprank.reporting import track
+from deeprank.row_numbers import CatalogueRows, EmbeddingRows
 
-# A killed job loses one chunk at most; 4,096 images are a minute of a CPU and 8 MB of a table.
-BATCHES_A_CHUNK = 4096 // BATCH
-ROWS_A_READ = 4096
-# Bytes of vectors that are held in memory at once.
-IN_MEMORY = 2**31
-# What an embedding is computed with, beside the bundle: changed code or a changed package begins another table.
-SOURCES = (
+# A killed job loses one chunk at most; 4,096 images take a CPU one minute and are 8 MB of the table.
+BATCHES_PER_CHUNK = 4096 // BATCH_SIZE
+MAX_ROWS_PER_READ = 4096
+MAX_BYTES_IN_MEMORY = 2**31
+# An embedding depends on this code and these packages, beside the bundle; if one changes, a new table is started.
+SOURCE_FILES = (
     "models/embedding_model.py",
     "models/backbone.py",
     "models/preprocessing.py",
@@ -41,143 +41,144 @@ SOURCES = (
 PACKAGES = ("timm", "torchvision")
 
 
-def catalogue_embeddings(
-    bundle: Bundle, catalogue: Catalogue, rows: npt.NDArray[np.int64], progress: str | None = None
-) -> npt.NDArray[np.float32]:
-    """Return the embeddings of rows of a catalogue's frame by a bundle's net: (len(rows), d) float32 of unit length, in order.
+def catalogue_embeddings(bundle: Bundle, catalogue: Catalogue, rows: CatalogueRows, progress: str | None = None) -> npt.NDArray[np.float32]:
+    """Return the embeddings of images of a catalogue; those that the table does not have are computed and added to it.
 
-    Only what the table has not is computed, and kept. Each call gives the same numbers for an image, whoever computed them.
+    Every call returns the same numbers for an image, whichever process computed them.
 
     Args:
-        bundle: whose net embeds.
-        catalogue: where the images are; the table lies beside it, see `table_uri`.
-        rows: indices into `catalogue.frame`.
-        progress: shown before a progress bar where there is something to embed; None for no bar.
+        bundle: the model that embeds.
+        catalogue: that holds the images; the table is beside it, see `embedding_table_uri`.
+        rows: of the images in `catalogue.frame`.
+        progress: text before the progress bar if there are images to embed; None: no progress bar.
+
+    Returns:
+        Float32 (len(rows), d) of unit length, in the order of `rows`.
 
     Raises:
-        ModelError: the bundle is damaged, whether or not there is something to embed.
+        ModelError: the bundle is damaged, even if the table has all embeddings.
 
     """
     model, preprocessing = bundle.load()
-    uri = _begin(embedding_table_uri(bundle, catalogue), model.embedding_dim)
-    # Again, as a table begun by two processes at once may lose what the first had put in.
+    uri = _create_if_missing(embedding_table_uri(bundle, catalogue), model.embedding_dim)
+    # Repeated: if two processes create a table at once, one may overwrite what the other added.
     while _embed_missing(uri, model, preprocessing, catalogue, rows, progress):
         pass
-    return _read(uri, catalogue.frame["id"].to_numpy()[rows])
+    return _read_embeddings(uri, catalogue.frame["id"].to_numpy()[rows])
 
 
-def embed_shard(bundle: Bundle, catalogue: Catalogue, part: int, parts: int, progress: str | None = None) -> int:
-    """Embed what is missing of one of `parts` shares of a catalogue, so that processes and machines can divide it.
+def embed_shard(bundle: Bundle, catalogue: Catalogue, shard: int, num_shards: int, progress: str | None = None) -> int:
+    """Embed the images of one shard that the table does not have; several processes and machines can divide a catalogue.
 
-    Which share an image is in depends on its id and `parts` alone: shares never overlap, and none needs to know of another.
+    The shard of an image depends only on its id and `num_shards`, so shards do not overlap and need no coordination.
 
     Args:
-        bundle: whose net embeds.
-        catalogue: where the images are.
-        part: 1 to `parts`.
-        parts: how many shares there are.
-        progress: shown before a progress bar; None for no bar.
+        bundle: the model that embeds.
+        catalogue: that holds the images.
+        shard: 1 to `num_shards`.
+        num_shards: number of shards.
+        progress: text before the progress bar; None: no progress bar.
 
     Returns:
-        How many images were embedded.
+        Number of images that were embedded.
 
     Raises:
-        ConfigError: there is no such part.
+        ConfigError: there is no such shard.
         ModelError: the bundle is damaged.
 
     """
-    if not 1 <= part <= parts:
-        raise ConfigError(f"part {part} of {parts}: parts are counted from 1 to {max(parts, 1)}")
+    if not 1 <= shard <= num_shards:
+        raise ConfigError(f"shard {shard} of {num_shards}: shards are numbered from 1 to {max(num_shards, 1)}")
     model, preprocessing = bundle.load()
-    uri = _begin(embedding_table_uri(bundle, catalogue), model.embedding_dim)
-    share = catalogue.frame["id"].map(lambda image: int(image[:8], 16) % parts)
-    return _embed_missing(uri, model, preprocessing, catalogue, np.flatnonzero(share == part - 1), progress)
+    uri = _create_if_missing(embedding_table_uri(bundle, catalogue), model.embedding_dim)
+    shards = catalogue.frame["id"].map(lambda image_id: int(image_id[:8], 16) % num_shards)
+    rows = CatalogueRows(np.flatnonzero(shards == shard - 1))
+    return _embed_missing(uri, model, preprocessing, catalogue, rows, progress)
 
 
 def embedding_table_uri(bundle: Bundle, catalogue: Catalogue) -> str:
-    """Return where the embeddings of a catalogue by a bundle's net are kept: <catalogue>.embeddings/<model>-<key>.lance.
+    """Return the URI of the table with a bundle's embeddings of a catalogue: <catalogue>.embeddings/<model>-<key>.lance.
 
-    The table has a row an image: its id, and its vector, a fixed-size list of float32. The key holds all that a vector
-    depends on: weights, network, preprocessing, the code here and the packages below it.
+    The table has one row per image: `id`, and `vector`, a fixed-size list of float32. The key is a hash of everything that an
+    embedding depends on: weights, model settings, preprocessing, code and packages.
     """
     checksums = bundle.config["checksums"]
-    code = {name: hash_file(Path(deeprank.__file__).parent / name) for name in SOURCES}
-    # Its full name: a build for another device is another build.
+    code = {name: hash_file(Path(deeprank.__file__).parent / name) for name in SOURCE_FILES}
+    # The version of torch with its suffix: a build for another device is another build.
     packages = {"torch": torch.__version__} | {name: version(name) for name in PACKAGES}
-    facts = json.dumps([checksums, bundle.config["model"], code, packages], sort_keys=True)
-    key = hashlib.sha256(facts.encode()).hexdigest()
+    dependencies = json.dumps([checksums, bundle.config["model"], code, packages], sort_keys=True)
+    key = hashlib.sha256(dependencies.encode()).hexdigest()
     return f"{catalogue.uri.rstrip('/').removesuffix('.lance')}.embeddings/{bundle.weights_hash[:16]}-{key[:16]}.lance"
 
 
-def _begin(uri: str, embedding_dim: int) -> str:
-    """Make an empty table where there is none, before anything is embedded: an append that makes its table may undo another's."""
+def find_embedding_rows(table: lance.LanceDataset, ids: Sequence[str] | npt.NDArray[np.object_]) -> EmbeddingRows:
+    """Return the first row of each image in a table, -1 if there is none; two processes may both have embedded an image."""
+    stored = table.to_table(columns=["id"])["id"].to_pandas().drop_duplicates()
+    return EmbeddingRows(np.append(stored.index.to_numpy(), -1)[pd.Index(stored).get_indexer(pd.Index(ids))])
+
+
+def read_vectors(table: lance.LanceDataset, embedding_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return the vectors of rows of a table, float32 (*embedding_rows.shape, d)."""
+    unique_rows, inverse = np.unique(embedding_rows, return_inverse=True)
+    column = table.take(unique_rows.tolist(), columns=["vector"])["vector"].combine_chunks()
+    vectors: npt.NDArray[np.float32] = column.flatten().to_numpy().reshape(len(unique_rows), -1)[inverse.reshape(embedding_rows.shape)]
+    return vectors
+
+
+def table_embedding_dim(table: lance.LanceDataset) -> int:
+    """Return the number of elements of the vectors in a table."""
+    return int(table.schema.field("vector").type.list_size)
+
+
+def _create_if_missing(uri: str, embedding_dim: int) -> str:
+    """Create an empty table if there is none; an append that creates its table could overwrite that of another process."""
     schema = pa.schema([pa.field("id", pa.string()), pa.field("vector", pa.list_(pa.float32(), embedding_dim))])
-    if not exists(uri):
+    if not table_exists(uri):
         try:
             lance.write_dataset(schema.empty_table(), uri, mode="create")
         except OSError:
-            # Another process began it meanwhile.
-            if not exists(uri):
+            # Another process may have created it.
+            if not table_exists(uri):
                 raise
     return uri
 
 
 def _embed_missing(
-    uri: str, model: Embedder, preprocessing: Preprocessing, catalogue: Catalogue, rows: npt.NDArray[np.int64], progress: str | None
+    uri: str, model: Embedder, preprocessing: Preprocessing, catalogue: Catalogue, rows: CatalogueRows, progress: str | None
 ) -> int:
-    """Embed those of rows of a catalogue's frame that the table has not; returns how many."""
+    """Embed the images that the table does not have; returns their number."""
     table, ids = lance.dataset(uri), catalogue.frame["id"].to_numpy()
-    missing = np.unique(rows[offsets_of(table, ids[rows]) < 0])
+    missing = CatalogueRows(np.unique(rows[find_embedding_rows(table, ids[rows]) < 0]))
     if not len(missing):
         return 0
     batches = iter(embed_batches(model, preprocessing, catalogue, missing))
     if progress:
-        batches = iter(track(batches, description=progress, total=-(-len(missing) // BATCH)))
-    done = 0
-    while chunk := list(islice(batches, BATCHES_A_CHUNK)):
+        batches = iter(track(batches, description=progress, total=-(-len(missing) // BATCH_SIZE)))
+    count = 0
+    while chunk := list(islice(batches, BATCHES_PER_CHUNK)):
         vectors = np.concatenate(chunk)
-        names = pa.array(ids[missing[done : done + len(vectors)]], pa.string())
-        rows_of_chunk = [names, pa.FixedSizeListArray.from_arrays(vectors.ravel(), model.embedding_dim)]
-        # Lance repeats an append whose commit another process was faster with.
-        lance.write_dataset(pa.Table.from_arrays(rows_of_chunk, schema=table.schema), uri, mode="append")
-        done += len(vectors)
-    return done
+        id_column = pa.array(ids[missing[count : count + len(vectors)]], pa.string())
+        columns = [id_column, pa.FixedSizeListArray.from_arrays(vectors.ravel(), model.embedding_dim)]
+        # Lance repeats an append if another process committed first.
+        lance.write_dataset(pa.Table.from_arrays(columns, schema=table.schema), uri, mode="append")
+        count += len(vectors)
+    return count
 
 
-def _read(uri: str, ids: npt.NDArray[np.object_]) -> npt.NDArray[np.float32]:
-    """Return the vectors of images (len(ids), d), all of which the table has."""
+def _read_embeddings(uri: str, ids: npt.NDArray[np.object_]) -> npt.NDArray[np.float32]:
+    """Return the embeddings (len(ids), d) of images that the table has."""
     table = lance.dataset(uri)
-    offsets = offsets_of(table, ids)
-    vectors = _room(len(ids), dimensions_of(table))
-    for start in range(0, len(ids), ROWS_A_READ):
-        vectors[start : start + ROWS_A_READ] = vectors_at(table, offsets[start : start + ROWS_A_READ])
+    embedding_rows = find_embedding_rows(table, ids)
+    vectors = _allocate(len(ids), table_embedding_dim(table))
+    for start in range(0, len(ids), MAX_ROWS_PER_READ):
+        vectors[start : start + MAX_ROWS_PER_READ] = read_vectors(table, embedding_rows[start : start + MAX_ROWS_PER_READ])
     return vectors
 
 
-def vectors_at(table: lance.LanceDataset, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Return the vectors of rows of a table, (*offsets.shape, d)."""
-    wanted, where = np.unique(offsets, return_inverse=True)
-    column = table.take(wanted.tolist(), columns=["vector"])["vector"].combine_chunks()
-    vectors: npt.NDArray[np.float32] = column.flatten().to_numpy().reshape(len(wanted), -1)[where.reshape(offsets.shape)]
-    return vectors
-
-
-def dimensions_of(table: lance.LanceDataset) -> int:
-    """Return how long a table's vectors are."""
-    return int(table.schema.field("vector").type.list_size)
-
-
-def _room(count: int, embedding_dim: int) -> npt.NDArray[np.float32]:
-    """Return an array of vectors to be filled; a large one lies in a file, which the system keeps in memory as far as it can."""
+def _allocate(count: int, embedding_dim: int) -> npt.NDArray[np.float32]:
+    """Return an uninitialized array of vectors; a large one is a memory-mapped temporary file."""
     shape = (count, embedding_dim)
-    if 4 * count * embedding_dim < IN_MEMORY:
+    if 4 * count * embedding_dim < MAX_BYTES_IN_MEMORY:
         return np.empty(shape, dtype=np.float32)
     with tempfile.TemporaryFile() as file:
         return np.memmap(file, np.float32, "w+", shape=shape)
-
-
-def offsets_of(table: lance.LanceDataset, ids: Sequence[str] | npt.NDArray[np.object_]) -> npt.NDArray[np.int64]:
-    """Return the first row of a table that has each image, -1 where none has: two processes may have embedded it at once."""
-    stored = table.to_table(columns=["id"])["id"].to_pandas().drop_duplicates()
-    offsets: npt.NDArray[np.int64] = np.append(stored.index.to_numpy(), -1)[pd.Index(stored).get_indexer(pd.Index(ids))]
-    return offsets

@@ -1,4 +1,4 @@
-"""Embedding many images: decoding on threads runs ahead of the net, so that the net never waits."""
+"""Embedding of many images; threads decode the next images while the model embeds."""
 
 import os
 from collections import deque
@@ -15,77 +15,77 @@ from deeprank.models.embedding_model import Embedder
 from deeprank.models.memory import keep_freed_memory
 from deeprank.models.preprocessing import Preprocessing
 from deeprank.reporting import track
+from deeprank.row_numbers import CatalogueRows
 
-BATCH = 64
-AHEAD = 3
+BATCH_SIZE = 64
+MAX_PREFETCHED = 3
 
 
 def device() -> torch.device:
-    """Return the accelerator where there is one, else the CPU."""
+    """Return the accelerator if there is one, else the CPU."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def in_background(jobs: Sequence[Callable[[], Tensor]], ahead: int = AHEAD) -> Iterator[Tensor]:
-    """Run jobs in order on one background thread, at most `ahead` results waiting; Lance and decoders release the GIL."""
-    waiting: deque[Future[Tensor]] = deque()
+def run_in_background(jobs: Sequence[Callable[[], Tensor]], max_prefetched: int = MAX_PREFETCHED) -> Iterator[Tensor]:
+    """Run jobs on one background thread and yield their results in order.
+
+    Lance and the decoders release the GIL, so that a job runs beside the caller.
+
+    Args:
+        jobs: to run.
+        max_prefetched: number of results that may be ready before they are used.
+
+    """
+    pending: deque[Future[Tensor]] = deque()
     with ThreadPoolExecutor(1) as pool:
         for job in jobs:
-            waiting.append(pool.submit(job))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def embed_jpegs(model: Embedder, preprocessing: Preprocessing, jpegs: Sequence[bytes]) -> npt.NDArray[np.float32]:
-    """Embed a few stored images; returns (n, d) float32 rows of unit length."""
-    return forward(model, torch.stack([preprocessing(jpeg) for jpeg in jpegs]))
+            pending.append(pool.submit(job))
+            if len(pending) > max_prefetched:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def embed_catalogue(
-    model: Embedder,
-    preprocessing: Preprocessing,
-    catalogue: Catalogue,
-    rows: npt.NDArray[np.int64],
-    progress: str | None = None,
+    model: Embedder, preprocessing: Preprocessing, catalogue: Catalogue, rows: CatalogueRows, progress: str | None = None
 ) -> npt.NDArray[np.float32]:
-    """Embed rows of a catalogue's frame; returns (len(rows), d) float32 of unit length.
+    """Return the embeddings of images of a catalogue, float32 (len(rows), d) of unit length, in the order of `rows`.
 
     Args:
-        net, preprocessing: what embeds.
-        catalogue: where the images are.
-        rows: indices into `catalogue.frame`.
-        progress: shown before a progress bar; None for no bar.
+        model, preprocessing: that embed the images.
+        catalogue: that holds the images.
+        rows: of the images in `catalogue.frame`.
+        progress: text before the progress bar; None: no progress bar.
 
     """
-    out = np.empty((len(rows), model.embedding_dim), dtype=np.float32)
-    starts = range(0, len(rows), BATCH)
-    steps = zip(starts, embed_batches(model, preprocessing, catalogue, rows), strict=True)
-    for start, found in track(steps, description=progress, total=len(starts)) if progress else steps:
-        out[start : start + BATCH] = found
-    return out
+    embeddings = np.empty((len(rows), model.embedding_dim), dtype=np.float32)
+    starts = range(0, len(rows), BATCH_SIZE)
+    batches = zip(starts, embed_batches(model, preprocessing, catalogue, rows), strict=True)
+    for start, batch in track(batches, description=progress, total=len(starts)) if progress else batches:
+        embeddings[start : start + BATCH_SIZE] = batch
+    return embeddings
 
 
 def embed_batches(
-    model: Embedder, preprocessing: Preprocessing, catalogue: Catalogue, rows: npt.NDArray[np.int64]
+    model: Embedder, preprocessing: Preprocessing, catalogue: Catalogue, rows: CatalogueRows
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Embed rows of a catalogue's frame, BATCH after BATCH; yields (n, d) float32 of unit length, in order."""
+    """Yield the embeddings of BATCH_SIZE images at a time, float32 (n, d) of unit length, in the order of `rows`."""
     keep_freed_memory()
     model = model.to(device()).to(memory_format=torch.channels_last)
     with ThreadPoolExecutor(os.cpu_count()) as decoders:
 
         def load(start: int) -> Callable[[], Tensor]:
-            return lambda: torch.stack(list(decoders.map(preprocessing, catalogue.images(rows[start : start + BATCH]))))
+            return lambda: torch.stack(list(decoders.map(preprocessing, catalogue.read_jpegs(rows[start : start + BATCH_SIZE]))))
 
-        for images in in_background([load(start) for start in range(0, len(rows), BATCH)]):
+        for images in run_in_background([load(start) for start in range(0, len(rows), BATCH_SIZE)]):
             yield forward(model, images)
 
 
 @torch.inference_mode()
 def forward(model: Embedder, images: Tensor) -> npt.NDArray[np.float32]:
-    """Return the embeddings (n, d) float32 of unit length of a batch, uint8 (n, 3, s, s)."""
+    """Return the embeddings of a batch, uint8 (n, 3, s, s), as float32 (n, d) of unit length; sets evaluation mode."""
     model.eval()
-    # Float32 throughout, convolutions on a GPU too: a distance is the same to 1e-5 alone and in a batch, kept and computed anew.
+    # No TF32, also in convolutions on a GPU: distances agree to 1e-5 alone and in a batch, stored and computed again.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        found: npt.NDArray[np.float32] = model(images.to(next(model.parameters()).device)).cpu().numpy()
-    return found
+        embeddings: npt.NDArray[np.float32] = model(images.to(next(model.parameters()).device)).cpu().numpy()
+    return embeddings

@@ -1,4 +1,4 @@
-"""The release as an MLflow pyfunc model, from code: no pickle is written or read."""
+"""The release as an MLflow pyfunc model, logged as source code, so that no pickle is written or read."""
 
 import base64
 from collections.abc import Hashable
@@ -12,23 +12,23 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from deeprank.registry.releases import Release
 from deeprank.registry.searcher import Searcher
 
-NEIGHBORS = 10
+NUM_NEIGHBORS = 10
 
 
 class ReleaseModel(PythonModel):
-    """Base64 images in, their neighbors out."""
+    """A model that takes images in base64 and returns their nearest neighbors."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Open the release beside the model."""
+        """Open the release that the model's artifacts belong to."""
         self.searcher = Searcher(Release(Path(context.artifacts["bundle"]).parent))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[list[dict[Hashable, Any]]]:
-        """Return for each row of column `image` (base64) its neighbors as records of path, label, distance and cluster."""
+        """Return the neighbors of each image (column `image`, base64) as records of path, label, distance and cluster."""
         images = [base64.b64decode(image) for image in model_input["image"]]
         columns = ["path", "label", "distance", "cluster"]
-        return [found[columns].to_dict("records") for found in self.searcher.search(images, NEIGHBORS)]
+        return [neighbors[columns].to_dict("records") for neighbors in self.searcher.search(images, NUM_NEIGHBORS)]
 
 
 mlflow.models.set_model(ReleaseModel())

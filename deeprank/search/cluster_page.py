@@ -1,4 +1,4 @@
-"""The clusters as one HTML page to walk through: map, sections, clusters, images."""
+"""The clusters as one HTML page: a map, the tree over the sections, and the images of each cluster."""
 
 import base64
 import io
@@ -11,42 +11,53 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.plotting.clusters import branches, choice_in_words, in_the_plane, square
-from deeprank.search.clusters import Clusters, Floats, Integers, kind, majority
+from deeprank.plotting.thumbnails import center_square
+from deeprank.search.arrays import Vectors
+from deeprank.search.bubble_map import bubble_map
+from deeprank.search.cluster_labels import majority_folder, majority_label
+from deeprank.search.clustering import num_clusters_reason
+from deeprank.search.clusters import Clusters
 
-# Images in the page, in all and of one cluster; one takes about 3 kB.
-TOTAL, OF_ONE = 2000, 24
-SIDE = 96
-# Of a cluster's images, those seen without opening it; and of those shown, how many are the farthest.
-AT_FIRST, FARTHEST = 8, 0.25
-NEAREST = 4
-ON_MAP = 500
-MAP_SHAPE = np.array([100.0, 62.0])
+# A thumbnail takes about 3 kB.
+MAX_PAGE_IMAGES, MAX_CLUSTER_IMAGES, THUMBNAIL_PX = 2000, 24, 96
+# Images of a cluster that are visible before it is expanded.
+COLLAPSED_IMAGES = 8
+# Share of a cluster's images that are its farthest, where not all are shown.
+FARTHEST_SHARE = 0.25
+MAX_CARD_CLASSES, MAX_SECTION_CLASSES, MAX_NEIGHBORS = 5, 3, 4
+MAX_MAP_CLUSTERS = 500
 
 
 @dataclass(frozen=True)
 class ClusterImage:
-    """An image of a cluster; `other` is its class where that is not the cluster's."""
+    """An image of a cluster.
+
+    Attributes:
+        row: of the catalogue's frame.
+        path: of its file.
+        distance: to the centroid.
+        other_label: its label where that is not the cluster's; else empty.
+
+    """
 
     row: int
     path: str
     distance: float
-    other: str
+    other_label: str
 
 
 @dataclass(frozen=True)
-class Card:
-    """A cluster.
+class ClusterCard:
+    """What the page shows of a cluster.
 
     Attributes:
-        number, size: of it.
-        label: its most frequent class.
-        share: of its images that have it.
-        classes: each class and how many, the most frequent first, at most five; `more` is how many further ones there are.
-        representative: row of the image nearest to its mean direction.
-        near, far: images, the nearest to the center, and the farthest of those shown.
-        neighbors: number and distance of the nearest clusters.
-        spread: mean distance of its images to its center.
+        number, size: of the cluster.
+        label, share: its most frequent label, and the share of its images that have it.
+        class_counts: the five most frequent labels and their numbers of images, most frequent first.
+        more_classes: number of further labels.
+        representative: row of its most typical image.
+        nearest, farthest: images, nearest to the centroid first.
+        neighbors: number and distance of the clusters with the nearest centroids.
 
     """
 
@@ -54,202 +65,173 @@ class Card:
     size: int
     label: str
     share: float
-    classes: list[tuple[str, int]]
-    more: int
+    class_counts: list[tuple[str, int]]
+    more_classes: int
     representative: int
-    near: list[ClusterImage]
-    far: list[ClusterImage]
+    nearest: list[ClusterImage]
+    farthest: list[ClusterImage]
     neighbors: list[tuple[int, float]]
-    spread: float
 
 
 @dataclass(frozen=True)
-class Part:
-    """A section: what most of it is and how much, the commonest classes in it, and its clusters."""
+class Section:
+    """What the page shows of a section.
+
+    Attributes:
+        number, size: of the section.
+        label, share: the folder that most of its images lie in, and their share.
+        class_labels: the labels of its largest clusters.
+        representative: row of its most typical image.
+        cards: its clusters.
+
+    """
 
     number: int
     size: int
     label: str
     share: float
-    classes: list[str]
+    class_labels: list[str]
     representative: int
-    clusters: list[Card]
+    cards: list[ClusterCard]
 
 
 @dataclass(frozen=True)
-class Bubble:
-    """A cluster's place on the map, and its width, in percent of the map's width and height."""
+class CurvePoint:
+    """A number of clusters and its silhouette, at a position in a square of 100 x 100."""
 
-    number: int
     x: float
     y: float
-    width: float
+    n_clusters: int
+    silhouette: float
 
 
-def walk(catalogue: Catalogue, embeddings: Floats, clusters: Clusters) -> str:
+def cluster_page(catalogue: Catalogue, embeddings: Vectors, clusters: Clusters) -> str:
     """Return an HTML page that needs no server, no script and no other file.
 
     Args:
-        catalogue: what was clustered.
-        embeddings: of every row of its frame.
-        clusters: of them.
+        catalogue: of the images.
+        embeddings: of every row of the catalogue's frame.
+        clusters: of the embeddings.
 
     """
-    frame, k = catalogue.frame, len(clusters.centroids)
-    labels = frame["label"]
+    labels, k = catalogue.frame["label"], len(clusters.centroids)
+    label_numbers = np.unique(labels, return_inverse=True)[1]
+    max_cluster_images = MAX_PAGE_IMAGES - len(clusters.section_nodes)
     largest = np.argsort(-clusters.sizes[:k], kind="stable")
-    # Of more clusters than there are images for, only the larger ones are pictured.
-    pictured = set(largest[: TOTAL - len(clusters.section_nodes)].tolist())
-    each = int(np.clip((TOTAL - len(clusters.section_nodes)) // k - 1, 0, OF_ONE - 1))
-    cards = _cards(frame, embeddings, clusters, each)
-    parts = _parts(labels, clusters, cards)
-    faces = {part.representative for part in parts} | {card.representative for card in cards if card.number in pictured}
-    rows = sorted(faces | {image.row for card in cards for image in card.near + card.far})
-    pictures = dict(zip(rows, map(_uri, catalogue.images(rows)), strict=True))
+    # Where there are more clusters than images allowed, only the larger ones have an image.
+    illustrated = set(largest[:max_cluster_images].tolist())
+    strip_images = int(np.clip(max_cluster_images // k - 1, 0, MAX_CLUSTER_IMAGES - 1))
+    cards = _cluster_cards(catalogue.frame, embeddings, clusters, strip_images)
+    sections = _sections(labels, clusters, cards)
+    representatives = {section.representative for section in sections}
+    representatives |= {card.representative for card in cards if card.number in illustrated}
+    rows = sorted(representatives | {image.row for card in cards for image in card.nearest + card.farthest})
     return (
         _environment()
         .get_template("clusters.html.j2")
         .render(
-            images=len(frame),
-            classes=labels.nunique(),
+            num_images=len(labels),
+            num_classes=labels.nunique(),
             version=catalogue.version,
-            clusters=clusters,
-            figures=_figures(labels, clusters),
-            choice=choice_in_words(clusters),
-            curve=_curve(clusters),
+            section_of=clusters.sections,
+            purity=clusters.purity(label_numbers),
+            ami=clusters.ami(label_numbers),
+            reason=num_clusters_reason(clusters.silhouettes),
+            curve=_silhouette_curve(clusters.silhouettes),
             cards={card.number: card for card in cards},
-            parts=parts,
-            bubbles=_map(clusters, largest[:ON_MAP]),
+            sections=sections,
+            bubbles=bubble_map(clusters, largest[:MAX_MAP_CLUSTERS]),
             branches=_branches(clusters),
-            faces=faces,
-            pictures=pictures,
-            at_first=AT_FIRST,
+            representatives=representatives,
+            thumbnails=dict(zip(rows, map(_data_uri, catalogue.read_jpegs(rows)), strict=True)),
+            collapsed_images=COLLAPSED_IMAGES,
         )
     )
 
 
-def _figures(labels: pd.Series, clusters: Clusters) -> dict[str, float]:
-    numbers = np.unique(labels, return_inverse=True)[1]
-    return {"purity": clusters.purity(numbers), "ami": clusters.ami(numbers)}
-
-
-def _cards(frame: pd.DataFrame, embeddings: Floats, clusters: Clusters, each: int) -> list[Card]:
+def _cluster_cards(frame: pd.DataFrame, embeddings: Vectors, clusters: Clusters, strip_images: int) -> list[ClusterCard]:
+    """Return a card for each cluster, with at most `strip_images` images beside the representative."""
     labels, paths = frame["label"].to_numpy(), frame["path"].to_numpy()
-    most = majority(frame["label"].tolist(), clusters.assigned)
+    majority = majority_label(frame["label"].tolist(), clusters.assignments)
     cards = []
-    for number, (label, share) in enumerate(zip(most["label"], most["share"], strict=True)):
+    for number, (label, share) in enumerate(zip(majority["label"], majority["share"], strict=True)):
         members = clusters.members(embeddings, number)
-        distance = np.linalg.norm(embeddings[members] - clusters.centroids[number], axis=1)
         representative = int(clusters.representatives[number])
+        distances = np.linalg.norm(embeddings[members] - clusters.centroids[number], axis=1)
         others = np.flatnonzero(members != representative)
-        far = round(FARTHEST * each) if len(others) > each else 0
-        picked = [others[: each - far] if each else others[:0], others[len(others) - far :]]
-        near, farthest = (
-            [ClusterImage(int(members[i]), paths[members[i]], float(distance[i]), _other(labels[members[i]], label)) for i in part]
-            for part in picked
+        num_farthest = round(FARTHEST_SHARE * strip_images) if len(others) > strip_images else 0
+        nearest, farthest = (
+            [
+                ClusterImage(int(row), paths[row], float(distance), "" if labels[row] == label else labels[row])
+                for row, distance in zip(members[positions], distances[positions], strict=True)
+            ]
+            for positions in (others[: strip_images - num_farthest], others[len(others) - num_farthest :])
         )
         counts = pd.Series(labels[members]).value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
-        classes = [(str(name), int(count)) for name, count in counts.iloc[:5].items()]
-        neighbors = _nearest(clusters, number)
+        class_counts = [(str(name), int(count)) for name, count in counts.iloc[:MAX_CARD_CLASSES].items()]
         cards.append(
-            Card(
-                number,
-                len(members),
-                label,
-                share,
-                classes,
-                len(counts) - len(classes),
-                representative,
-                near,
-                farthest,
-                neighbors,
-                float(distance.mean()),
+            ClusterCard(
+                number=number,
+                size=len(members),
+                label=label,
+                share=share,
+                class_counts=class_counts,
+                more_classes=len(counts) - len(class_counts),
+                representative=representative,
+                nearest=nearest,
+                farthest=farthest,
+                neighbors=_nearest_clusters(clusters, number),
             )
         )
     return cards
 
 
-def _other(label: str, most: str) -> str:
-    return "" if label == most else label
+def _nearest_clusters(clusters: Clusters, number: int) -> list[tuple[int, float]]:
+    distances = np.linalg.norm(clusters.centroids - clusters.centroids[number], axis=1)
+    distances[number] = np.inf
+    return [(int(i), float(distances[i])) for i in np.argsort(distances, kind="stable")[: min(MAX_NEIGHBORS, len(distances) - 1)]]
 
 
-def _nearest(clusters: Clusters, number: int) -> list[tuple[int, float]]:
-    distance = np.linalg.norm(clusters.centroids - clusters.centroids[number], axis=1)
-    distance[number] = np.inf
-    return [(int(i), float(distance[i])) for i in np.argsort(distance, kind="stable")[: min(NEAREST, len(distance) - 1)]]
-
-
-def _parts(labels: pd.Series, clusters: Clusters, cards: list[Card]) -> list[Part]:
-    what = kind(labels.tolist(), clusters.sections[clusters.assigned])
-    parts = []
-    for section, (node, label, share) in enumerate(zip(clusters.section_nodes, what["label"], what["share"], strict=True)):
-        inside = [card for card in cards if clusters.sections[card.number] == section]
-        by_size = sorted(inside, key=lambda card: -card.size)
-        common = [card.label for card in by_size if card.label != label]
+def _sections(labels: pd.Series, clusters: Clusters, cards: list[ClusterCard]) -> list[Section]:
+    majority = majority_folder(labels.tolist(), clusters.sections[clusters.assignments])
+    sections = []
+    for number, (node, label, share) in enumerate(zip(clusters.section_nodes, majority["label"], majority["share"], strict=True)):
+        section_cards = [card for card in cards if clusters.sections[card.number] == number]
+        by_size = sorted(section_cards, key=lambda card: -card.size)
+        class_labels = list(dict.fromkeys(card.label for card in by_size if card.label != label))[:MAX_SECTION_CLASSES]
         representative = int(clusters.representatives[node])
-        parts.append(Part(section, int(clusters.sizes[node]), label, share, list(dict.fromkeys(common))[:3], representative, inside))
-    return parts
-
-
-def _map(clusters: Clusters, numbers: Integers) -> list[Bubble]:
-    """Place clusters on the map: near ones near each other, none over another, their areas as their sizes."""
-    size = np.sqrt(clusters.sizes[numbers].astype(np.float64))
-    # All of them together cover a third of the map; a small one stays large enough to be hit.
-    radius = np.maximum(size * np.sqrt(MAP_SHAPE.prod() / 3 / (np.pi * (size**2).sum())), 0.9)
-    radius = np.minimum(radius, 6.0)
-    place = in_the_plane(clusters.centroids[numbers]).astype(np.float64)
-    low, extent = place.min(axis=0), np.ptp(place, axis=0)
-    place = np.where(extent > 0, (place - low) / np.where(extent > 0, extent, 1), 0.5) * (MAP_SHAPE - 14) + 7
-    place = _apart(place, radius)
-    return [
-        Bubble(int(number), float(x / MAP_SHAPE[0] * 100), float(y / MAP_SHAPE[1] * 100), float(2 * r))
-        for number, (x, y), r in zip(numbers, place, radius, strict=True)
-    ]
-
-
-def _apart(place: npt.NDArray[np.float64], radius: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Push circles apart, in small steps, until they no longer overlap or the steps are used up."""
-    room = radius[:, None] + radius + 0.4
-    np.fill_diagonal(room, 0)
-    for _ in range(200):
-        between = place[:, None] - place
-        distance = np.maximum(np.linalg.norm(between, axis=2), 1e-6)
-        overlap = np.maximum(room - distance, 0)
-        if not overlap.any():
-            break
-        place = place + (between * (0.4 * overlap / distance)[:, :, None]).sum(axis=1)
-        place = np.clip(place, radius[:, None], MAP_SHAPE - radius[:, None])
-    return place
+        sections.append(Section(number, int(clusters.sizes[node]), label, share, class_labels, representative, section_cards))
+    return sections
 
 
 def _branches(clusters: Clusters) -> list[str]:
-    """Return the tree above the sections as SVG paths: a unit a section downwards, 100 from the root to the sections."""
-    highest = max(clusters.joined[:, 2], default=1.0) or 1.0
-    height = {int(node): 0.0 for node in clusters.section_nodes}
+    """Return the tree above the sections as SVG paths: 1 unit per section downwards, 100 units from the root to the sections."""
+    max_height = max(clusters.linkage_matrix[:, 2], default=1.0) or 1.0
+    heights = {int(node): 0.0 for node in clusters.section_nodes}
     paths = []
-    for node, places, children, at in branches(clusters, clusters.section_nodes):
-        height[node] = at
-        x = 100 * (1 - at / highest)
-        upper, lower = (place + 0.5 for place in places)
-        left, right = (100 * (1 - height[child] / highest) for child in children)
+    for join in clusters.joins_above(clusters.section_nodes):
+        heights[join.node] = join.height
+        x = 100 * (1 - join.height / max_height)
+        upper, lower = (position + 0.5 for position in join.positions)
+        left, right = (100 * (1 - heights[child] / max_height) for child in join.children)
         paths.append(f"M{left:.2f} {upper:.2f}H{x:.2f}V{lower:.2f}H{right:.2f}")
     return paths
 
 
-def _curve(clusters: Clusters) -> list[tuple[float, float, int, float]]:
-    """Return of each number of clusters tried its place in a field of 100 x 100, itself, and its silhouette."""
-    tried = clusters.choice
-    if len(tried) < 2:
+def _silhouette_curve(silhouettes: pd.DataFrame) -> list[CurvePoint]:
+    """Return the points of the silhouette over the number of clusters, on a logarithmic axis; empty for fewer than two."""
+    if len(silhouettes) < 2:
         return []
-    across, up = np.log(tried["k"].to_numpy(dtype=np.float64)), tried["silhouette"].to_numpy(dtype=np.float64)
-    x = 100 * (across - across.min()) / np.ptp(across)
-    y = 100 * (up.max() - up) / (np.ptp(up) or 1.0)
-    return [(float(a), float(b), int(k), float(value)) for a, b, k, value in zip(x, y, tried["k"], up, strict=True)]
+    log_k = np.log(silhouettes["n_clusters"].to_numpy(dtype=np.float64))
+    values: npt.NDArray[np.float64] = silhouettes["silhouette"].to_numpy(dtype=np.float64)
+    x = 100 * (log_k - log_k.min()) / np.ptp(log_k)
+    y = 100 * (values.max() - values) / (np.ptp(values) or 1.0)
+    return [CurvePoint(float(a), float(b), int(k), float(v)) for a, b, k, v in zip(x, y, silhouettes["n_clusters"], values, strict=True)]
 
 
-def _uri(jpeg: bytes) -> str:
+def _data_uri(jpeg: bytes) -> str:
     buffer = io.BytesIO()
-    square(jpeg, SIDE).save(buffer, "WEBP", quality=72, method=2)
+    center_square(jpeg, THUMBNAIL_PX).save(buffer, "WEBP", quality=72, method=2)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -257,5 +239,5 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["last"] = lambda label: label.rsplit("/", 1)[-1]
+    environment.filters["last_folder"] = lambda label: label.rsplit("/", 1)[-1]
     return environment

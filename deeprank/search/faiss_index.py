@@ -1,116 +1,97 @@
-"""What FAISS and Lance offer to find the nearest without comparing with every image, over the clusters of the catalogue."""
+"""FAISS structures over the clusters of a catalogue: building, changing and searching them."""
 
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import faiss
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
 
-from deeprank.search.clusters import Clusters, ClusterSettings, kmeans
+from deeprank.row_numbers import IndexEntries
+from deeprank.search.arrays import Distances, Vectors
+from deeprank.search.clusters import Clusters
+from deeprank.search.kmeans import kmeans
 from deeprank.search.lance_index import LanceIndex
-from deeprank.settings import Settings
+from deeprank.search.search_params import IndexKind, SearchParams
 
-Kind = Literal["exact", "ivf_flat", "two_level_ivf", "hnsw", "ivf_pq", "lance"]
-Vectors = npt.NDArray[np.float32]
-Entries = npt.NDArray[np.int64]
-Distances = npt.NDArray[np.float64]
-# FAISS's, or Lance's; none to compare with every vector.
+# Of FAISS or Lance; None for exact search, which needs the vectors alone.
 Structure: TypeAlias = faiss.Index | LanceIndex | None
 
-# What each kind has to be told.
-NEEDED: dict[Kind, tuple[str, ...]] = {
-    "exact": (),
-    "ivf_flat": ("nprobe",),
-    "two_level_ivf": ("nprobe", "coarse_nprobe"),
-    "hnsw": ("ef_search",),
-    "ivf_pq": ("nprobe", "rerank"),
-    "lance": ("nprobe",),
-}
-# There are so many cells as the root of the number of images, times this.
-CELLS = 8
-# Clusters whose cells are compared when an image is put into its cell.
-FILLING = 16
-# Of the graph: links of an image (twice as many on the lowest level), and candidates looked at when one is linked.
-LINKS, LINKING = 24, 80
-# Of the product quantizer: images that it learns from.
-LEARN_FROM = 25_000
-# Numbers held at once while candidates are compared.
-GATHERED = 2**22
+# two_level_ivf: cells per square root of the number of images.
+CELLS_PER_ROOT = 8
+CELL_KMEANS_ITERATIONS = 10
+# two_level_ivf: clusters whose cells are compared when an image is assigned to its cell.
+ASSIGN_NPROBE = 16
+# hnsw: links per image (twice as many on the lowest level), and candidates compared when an image is linked.
+M, EF_CONSTRUCTION = 24, 80
+# ivf_pq: images that the codebook is trained on.
+MAX_PQ_TRAIN_IMAGES = 25_000
+# Values of candidate vectors held in memory at once: 16 MiB of float32.
+MAX_GATHERED_VALUES = 2**22
 
 
-class SearchParams(Settings):
-    """An operating point: what is searched, and how thoroughly.
+def build_structure(kind: IndexKind, vectors: Vectors, clusters: Clusters, seed: int = 0) -> faiss.Index:
+    """Build the FAISS structure of a kind; the same input gives the same bytes.
 
-    Attributes:
-        kind: exact: every image; ivf_flat: inverted lists whose coarse quantizer is the clusters' centroids; two_level_ivf:
-            lists of cells, into which the clusters are divided, the nearest cells being looked for in the nearest clusters
-            only; hnsw: a graph of neighbors; ivf_pq: inverted lists of vectors compressed to two bits a dimension, the best of
-            which are compared exactly; lance: the clusters' inverted lists in a Lance table, of which only what is looked at is read.
-        nprobe: clusters (ivf_flat, ivf_pq, lance) or cells (two_level_ivf) looked into.
-        coarse_nprobe: clusters whose cells are compared (two_level_ivf).
-        ef_search: candidates kept on the way (hnsw: efSearch).
-        rerank: candidates compared exactly for each neighbor wanted (ivf_pq).
+    Args:
+        kind: other than exact and lance.
+        vectors: (n, d) of unit length.
+        clusters: of the vectors.
+        seed: of the product quantizer and of the cells.
 
     """
-
-    kind: Kind = "exact"
-    nprobe: int = Field(0, ge=0)
-    coarse_nprobe: int = Field(0, ge=0)
-    ef_search: int = Field(0, ge=0)
-    rerank: int = Field(1, ge=1)
-
-    @model_validator(mode="after")
-    def _complete(self) -> "SearchParams":
-        missing = [name for name in NEEDED[self.kind] if not getattr(self, name)]
-        if missing:
-            raise ValueError(f"kind {self.kind} needs {' and '.join(missing)}")
-        return self
-
-    def __str__(self) -> str:
-        """In words, as logs and tables have it."""
-        return ", ".join([self.kind, *(f"{name} {getattr(self, name)}" for name in NEEDED[self.kind])])
-
-
-EXACT_SEARCH = SearchParams(kind="exact")
-
-
-def build_structure(kind: Kind, vectors: Vectors, clusters: Clusters, seed: int = 0) -> "faiss.Index":
-    """Return a kind's structure, one of FAISS's, over vectors (n, d) of unit length; the same input gives the same bytes."""
     embedding_dim, k = vectors.shape[1], len(clusters.centroids)
-    # By squared distance, summed from differences: where vectors are whole, what is found needs no second look.
+    # Squared distances of whole vectors are summed from differences: the results need no re-ranking.
     if kind == "hnsw":
-        graph = faiss.IndexHNSWFlat(embedding_dim, LINKS)
-        graph.hnsw.efConstruction = LINKING
-        _link(graph, vectors)
+        graph = faiss.IndexHNSWFlat(embedding_dim, M)
+        graph.hnsw.efConstruction = EF_CONSTRUCTION
+        _add_single_threaded(graph, vectors)
         return graph
     flat = faiss.IndexFlatL2(embedding_dim)
     flat.add(clusters.centroids)
     if kind == "ivf_pq":
-        # A codebook has no more entries than there are images to learn it from.
-        bits = 8 if len(vectors) >= LEARN_FROM else min(4, len(vectors).bit_length() - 1)
-        # Two bits a dimension, in parts of a number of dimensions that divides them all.
-        parts = max(part for part in range(1, 2 * embedding_dim // bits + 1) if embedding_dim % part == 0)
-        lists = faiss.IndexIVFPQ(flat, embedding_dim, k, parts, bits)
-        lists.pq.cp.seed = lists.cp.seed = seed
-        lists.train(vectors[np.random.default_rng(seed).permutation(len(vectors))[:LEARN_FROM]])
+        ivf = _trained_ivf_pq(flat, k, vectors, seed)
     elif kind == "two_level_ivf":
-        cells = _cells(vectors, clusters, seed)
+        cells = _cell_centroids(vectors, clusters, seed)
         quantizer = faiss.IndexIVFFlat(flat, embedding_dim, k)
-        quantizer.nprobe = FILLING
+        quantizer.nprobe = ASSIGN_NPROBE
         quantizer.add(cells)
-        lists = faiss.IndexIVFFlat(quantizer, embedding_dim, len(cells))
+        ivf = faiss.IndexIVFFlat(quantizer, embedding_dim, len(cells))
     elif kind == "ivf_flat":
-        lists = faiss.IndexIVFFlat(flat, embedding_dim, k)
+        ivf = faiss.IndexIVFFlat(flat, embedding_dim, k)
     else:
         raise ValueError(f"FAISS has no structure of kind {kind}")
-    lists.add(vectors)
-    return lists
+    ivf.add(vectors)
+    return ivf
 
 
-def _link(graph: "faiss.IndexHNSWFlat", vectors: Vectors) -> None:
-    # On several threads the order of linking, and so the graph, is another one each time.
+def _trained_ivf_pq(quantizer: faiss.IndexFlatL2, k: int, vectors: Vectors, seed: int) -> faiss.IndexIVFPQ:
+    """Return inverted lists without entries, their product quantizer trained on the vectors: two bits per dimension."""
+    embedding_dim = vectors.shape[1]
+    # A codebook has at most as many codes as there are images to train it on.
+    bits = 8 if len(vectors) >= MAX_PQ_TRAIN_IMAGES else min(4, len(vectors).bit_length() - 1)
+    # The subquantizers have equally many dimensions each.
+    subquantizers = max(m for m in range(1, 2 * embedding_dim // bits + 1) if embedding_dim % m == 0)
+    ivf = faiss.IndexIVFPQ(quantizer, embedding_dim, k, subquantizers, bits)
+    ivf.pq.cp.seed = ivf.cp.seed = seed
+    ivf.train(vectors[np.random.default_rng(seed).permutation(len(vectors))[:MAX_PQ_TRAIN_IMAGES]])
+    return ivf
+
+
+def _cell_centroids(vectors: Vectors, clusters: Clusters, seed: int) -> Vectors:
+    """Divide each cluster by k-means into cells of similar size, and return the centroids of all cells (c, d)."""
+    images_per_cell = max(1.0, len(vectors) ** 0.5 / CELLS_PER_ROOT)
+    order, sizes = np.argsort(clusters.assignments, kind="stable"), np.bincount(clusters.assignments)
+    cells = []
+    for members in np.split(order, np.cumsum(sizes)[:-1]):
+        inside = vectors[np.sort(members)]
+        num_cells = max(1, round(len(inside) / images_per_cell))
+        cells.append(kmeans(inside, num_cells, iterations=CELL_KMEANS_ITERATIONS, seed=seed)[0])
+    return np.concatenate(cells)
+
+
+def _add_single_threaded(graph: faiss.IndexHNSWFlat, vectors: Vectors) -> None:
+    # With several threads the order of insertion differs between runs, and so does the graph.
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
@@ -119,105 +100,100 @@ def _link(graph: "faiss.IndexHNSWFlat", vectors: Vectors) -> None:
         faiss.omp_set_num_threads(threads)
 
 
-def _cells(vectors: Vectors, clusters: Clusters, seed: int) -> Vectors:
-    """Divide each cluster by k-means into cells of like size; returns the cells' centers (c, d) of unit length."""
-    images = max(1.0, len(vectors) ** 0.5 / CELLS)
-    order, sizes = np.argsort(clusters.assigned, kind="stable"), np.bincount(clusters.assigned)
-    cells = []
-    for members in np.split(order, np.cumsum(sizes)[:-1]):
-        inside = vectors[np.sort(members)]
-        cells.append(kmeans(inside, max(1, round(len(inside) / images)), ClusterSettings(iterations=10, seed=seed))[0])
-    return np.concatenate(cells)
-
-
-def find(
-    structure: Structure,
-    point: SearchParams,
-    vectors: Vectors | LanceIndex,
-    queries: Vectors,
-    k: int,
-    allowed: npt.NDArray[np.bool_] | None = None,
-) -> tuple[Entries, Distances]:
-    """Return each query's k nearest entries and their Euclidean distances, both (q, k), nearest first; -1 and inf where fewer are found.
-
-    Args:
-        structure: of the point's kind; None for exact, which wants the vectors in memory.
-        point: how thoroughly.
-        vectors: (n, d) of unit length.
-        queries: (q, d) of unit length.
-        k: neighbors wanted.
-        allowed: (n,) which entries may be found; None: all. Of no use to exact.
-
-    """
-    if isinstance(structure, LanceIndex):
-        return structure.nearest(queries, k, point.nprobe, allowed)
-    assert not isinstance(vectors, LanceIndex), "a table is searched by its own lists"
-    if structure is None:
-        return nearest_of(vectors, queries, exact(vectors, queries, k), k)
-    if allowed is None:
-        parameters = _parameters(point)
+def add_entries(structure: faiss.Index, vectors: Vectors, first: int) -> None:
+    """Add vectors (m, d) to a structure as the entries `first` to `first` + m - 1."""
+    if isinstance(structure, faiss.IndexIVF):
+        structure.add_with_ids(vectors, np.arange(first, first + len(vectors)))
     else:
-        parameters = _new_parameters(point, sel=faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")))
-    # pytorch-metric-learning imports FAISS's torch wrappers, which put their own search, without parameters, over this one.
-    search = getattr(structure, "search_numpy", structure.search)
-    squared, entries = search(queries, min(k * point.rerank, structure.ntotal), params=parameters)
-    if point.kind == "ivf_pq":
-        return nearest_of(vectors, queries, entries, k)
-    squared[entries < 0] = np.inf
-    return entries, np.sqrt(squared, dtype=np.float64)
+        _add_single_threaded(structure, vectors)
 
 
-def _new_parameters(point: SearchParams, **options: object) -> "faiss.SearchParameters":
-    if point.kind == "hnsw":
-        return faiss.SearchParametersHNSW(efSearch=point.ef_search, **options)
-    if point.kind == "two_level_ivf":
-        return faiss.SearchParametersIVF(
-            nprobe=point.nprobe, quantizer_params=faiss.SearchParametersIVF(nprobe=point.coarse_nprobe), **options
-        )
-    return faiss.SearchParametersIVF(nprobe=point.nprobe, **options)
-
-
-# Making them takes as long as looking into a list.
-_parameters = lru_cache(64)(_new_parameters)
-
-
-def exact(vectors: Vectors, queries: Vectors, k: int) -> Entries:
-    """Return the k nearest entries of each query by comparing with every one of them."""
-    _, found = faiss.knn(queries, np.asarray(vectors), min(k, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
-    entries: Entries = found
-    return entries
-
-
-def remove(structure: "faiss.Index", entries: Entries) -> None:
-    """Take entries out of a structure; out of a graph nothing can be taken: there the search has to pass them over."""
+def remove_entries(structure: faiss.Index, entries: IndexEntries) -> None:
+    """Remove entries from inverted lists. A graph keeps them: a search in it has to exclude them by `allowed`."""
     if isinstance(structure, faiss.IndexIVF):
         structure.remove_ids(np.ascontiguousarray(entries))
 
 
-def add(structure: "faiss.Index", vectors: Vectors, first: int) -> None:
-    """Add vectors (m, d) as entries first to first + m - 1."""
-    if isinstance(structure, faiss.IndexIVF):
-        structure.add_with_ids(vectors, np.arange(first, first + len(vectors)))
+def search_structure(
+    structure: Structure,
+    search_params: SearchParams,
+    vectors: Vectors | LanceIndex,
+    queries: Vectors,
+    k: int,
+    allowed: npt.NDArray[np.bool_] | None = None,
+) -> tuple[IndexEntries, Distances]:
+    """Search a structure.
+
+    Args:
+        structure: of the kind of `search_params`; None for exact search, which needs the vectors in memory.
+        search_params: kind and parameters.
+        vectors: (n, d) of unit length.
+        queries: (q, d) of unit length.
+        k: neighbors per query.
+        allowed: (n,) the entries that may be returned; None: all. Exact search ignores it.
+
+    Returns:
+        The nearest entries of each query and their Euclidean distances, both (q, k), nearest first; -1 and infinity where there
+        are fewer neighbors.
+
+    """
+    if isinstance(structure, LanceIndex):
+        return structure.search(queries, k, search_params.nprobe, allowed)
+    assert not isinstance(vectors, LanceIndex), "a Lance table is searched by its own lists"
+    if structure is None:
+        return rerank_candidates(vectors, queries, exact_neighbors(vectors, queries, k), k)
+    if allowed is None:
+        faiss_params = _cached_faiss_params(search_params)
     else:
-        _link(structure, vectors)
+        faiss_params = _faiss_params(search_params, sel=faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")))
+    # pytorch-metric-learning imports FAISS's torch wrappers, which replace `search` by one without the argument `params`.
+    search = getattr(structure, "search_numpy", structure.search)
+    squared, entries = search(queries, min(k * search_params.rerank, structure.ntotal), params=faiss_params)
+    if search_params.kind == "ivf_pq":
+        return rerank_candidates(vectors, queries, entries, k)
+    squared[entries < 0] = np.inf
+    return entries, np.sqrt(squared, dtype=np.float64)
 
 
-def nearest_of(vectors: Vectors | LanceIndex, queries: Vectors, entries: Entries, k: int) -> tuple[Entries, Distances]:
-    """Return the k nearest of each query's candidates and their Euclidean distances, both (q, min(k, c)), nearest first.
+def _faiss_params(search_params: SearchParams, **options: object) -> faiss.SearchParameters:
+    if search_params.kind == "hnsw":
+        return faiss.SearchParametersHNSW(efSearch=search_params.ef_search, **options)
+    if search_params.kind == "two_level_ivf":
+        quantizer_params = faiss.SearchParametersIVF(nprobe=search_params.coarse_nprobe)
+        return faiss.SearchParametersIVF(nprobe=search_params.nprobe, quantizer_params=quantizer_params, **options)
+    return faiss.SearchParametersIVF(nprobe=search_params.nprobe, **options)
+
+
+# Creating the parameters takes as long as visiting a list.
+_cached_faiss_params = lru_cache(64)(_faiss_params)
+
+
+def exact_neighbors(vectors: Vectors, queries: Vectors, k: int) -> IndexEntries:
+    """Return the nearest entries of each query (q, min(k, n)), nearest first, by comparing it with every vector."""
+    _, entries = faiss.knn(queries, np.asarray(vectors), min(k, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
+    return IndexEntries(entries)
+
+
+def rerank_candidates(vectors: Vectors | LanceIndex, queries: Vectors, candidates: IndexEntries, k: int) -> tuple[IndexEntries, Distances]:
+    """Compare each query exactly with its candidates, and return the nearest of them.
 
     Args:
         vectors: (n, d) of unit length.
         queries: (q, d) of unit length.
-        entries: (q, c) candidates, -1 for none.
-        k: neighbors wanted.
+        candidates: (q, c) entries, -1 for none.
+        k: neighbors per query.
+
+    Returns:
+        Entries and Euclidean distances, both (q, min(k, c)), nearest first.
 
     """
-    squared = np.empty(entries.shape)
-    block = max(1, GATHERED // max(1, entries.shape[1] * vectors.shape[1]))
-    for i in range(0, len(entries), block):
+    squared = np.empty(candidates.shape)
+    block = max(1, MAX_GATHERED_VALUES // max(1, candidates.shape[1] * vectors.shape[1]))
+    for i in range(0, len(candidates), block):
         # From differences: near 0 the root of 2 - 2 x similarity loses half of the digits.
-        apart = vectors[entries[i : i + block]] - queries[i : i + block, None]
-        squared[i : i + block] = np.einsum("qcd,qcd->qc", apart, apart)
-    squared[entries < 0] = np.inf
+        differences = vectors[candidates[i : i + block]] - queries[i : i + block, None]
+        squared[i : i + block] = np.einsum("qcd,qcd->qc", differences, differences)
+    squared[candidates < 0] = np.inf
     order = np.argsort(squared, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(entries, order, axis=1), np.sqrt(np.take_along_axis(squared, order, axis=1))
+    entries = IndexEntries(np.take_along_axis(candidates, order, axis=1))
+    return entries, np.sqrt(np.take_along_axis(squared, order, axis=1))

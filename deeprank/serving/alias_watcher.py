@@ -1,4 +1,4 @@
-"""Following an alias: the release that it points to is loaded beside the one that answers, checked, and only then taken."""
+"""Polling of an alias in the registry: its release is loaded and checked before it replaces the one in service."""
 
 import dataclasses
 import logging
@@ -7,126 +7,125 @@ import threading
 from mlflow.entities.model_registry import ModelVersion
 
 from deeprank.errors import DeepRankError, ModelError
-from deeprank.registry.releases import Release, fetch, find, open_release
-from deeprank.serving.service import RegistryState, Served, Service, utc_now
+from deeprank.registry.model_uri import ModelUri
+from deeprank.registry.releases import Release, fetch_release, find_version, open_release, open_version
+from deeprank.serving.service import LoadedRelease, RegistryStatus, Service, utc_now
 
 log = logging.getLogger("deeprank.serving")
 
 
 class AliasWatcher:
-    """Keeps a service at the release that a model's address names.
+    """Keeps a service at the release of a model URI.
 
     Args:
-        service: that answers.
-        model: models:/NAME@ALIAS is followed; models:/NAME/VERSION and a release's folder stay.
+        service: the service whose release is replaced.
+        model: models:/NAME@ALIAS is polled; models:/NAME/VERSION and the folder of a release are loaded once.
 
     """
 
     def __init__(self, service: Service, model: str) -> None:
         self._service, self.model = service, model
-        name, _, wanted = model.removeprefix("models:/").replace("@", "/").partition("/")
-        self.name, self.alias = (name, wanted) if model.startswith("models:/") and not wanted.isdigit() else ("", "")
+        uri = ModelUri.parse(model)
+        self.name, self.alias = (uri.name, uri.alias) if uri else ("", "")
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="follow", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="alias-watcher", daemon=True)
 
     def start(self) -> None:
-        """Take the release, and from then on look again and again.
+        """Load the release, and start to poll if the URI has an alias.
 
         Raises:
-            ModelError: a fixed release is not there or is damaged; an alias may come to point to one later.
+            ModelError: a fixed release is missing or damaged; an alias may be missing, it can be set later.
 
         """
         if not self.alias:
-            self._service.take(load_fixed(self.model))
+            self._service.swap(load_fixed(self.model))
             return
-        self.look()
+        self.poll()
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop polling."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
-    def look(self) -> None:
-        """Ask the registry once where the alias points; if elsewhere than before, load and check that release and take it."""
+    def poll(self) -> None:
+        """Read the alias once; if it points to another version than before, load and check that release and put it into service."""
         service = self._service
         try:
-            version = find(self.name, self.alias)
-        except Exception as error:  # whatever a store that is away raises
-            self._away(error)
+            version = find_version(self.name, self.alias)
+        except Exception as error:  # the exception depends on the registry's store
+            self._set_unreachable(error)
             return
         if version is None:
-            self._note(f"{self.name} has no alias {self.alias}")
+            self._set_reachable(f"{self.name} has no alias {self.alias}")
             return
-        self._note("")
-        number, served = int(version.version), service.served
-        if served is not None and served.version == number:
+        self._set_reachable()
+        number, loaded = int(version.version), service.loaded
+        if loaded is not None and loaded.version == number:
             service.refused = None
-            if served.aliases != tuple(version.aliases):
-                service.served = dataclasses.replace(served, aliases=tuple(version.aliases))
-        # Where nothing answers yet, what was refused is tried again: the catalogue may have come meanwhile.
-        elif served is None or service.refused is None or service.refused.version != number:
-            self._take(version, number)
+            if loaded.aliases != tuple(version.aliases):
+                service.loaded = dataclasses.replace(loaded, aliases=tuple(version.aliases))
+        # While no release is loaded, a refused one is tried again: its catalogue may be available by now.
+        elif loaded is None or service.refused is None or service.refused.version != number:
+            self._load(version, number)
 
-    def _take(self, version: ModelVersion, number: int) -> None:
+    def _load(self, version: ModelVersion, number: int) -> None:
         try:
-            folder = fetch(version)
-        except Exception as error:  # the store went away meanwhile: nothing is said of the release
-            self._away(error)
+            folder = fetch_release(version)
+        except Exception as error:  # the store became unreachable: this is no fault of the release
+            self._set_unreachable(error)
             return
         try:
-            served = load_version(version, Release(folder))
-        except Exception as error:  # a release that cannot be loaded, for whatever reason, must not end the one that answers
-            reason = (
-                str(error).replace(f"{folder}/", "") if isinstance(error, DeepRankError) else f"{type(error).__name__} while it was loaded"
-            )
+            loaded = load_version(version, open_version(version))
+        except Exception as error:  # no failure of a new release may end the one in service
+            known = isinstance(error, DeepRankError)
+            reason = str(error).replace(f"{folder}/", "") if known else f"{type(error).__name__} while loading"
             refused = self._service.refused
             if refused is None or (refused.version, refused.reason) != (number, reason):
-                log.exception("version %d of %s is not taken", number, self.name)
+                log.exception("Refused version %d of %s", number, self.name)
                 self._service.refuse(number, reason)
             return
-        self._service.take(served)
-        log.info("version %d of %s answers now", number, self.name)
+        self._service.swap(loaded)
+        log.info("Serving version %d of %s", number, self.name)
 
-    def _watch(self) -> None:
-        while not self._stop.wait(self._service.settings.follow.every):
-            self.look()
+    def _run(self) -> None:
+        while not self._stop.wait(self._service.settings.alias_watcher.poll_interval_s):
+            self.poll()
 
-    def _away(self, error: Exception) -> None:
+    def _set_unreachable(self, error: Exception) -> None:
         if self._service.registry is None or self._service.registry.reachable:
-            log.warning("the registry is away, what is loaded goes on: %s", error)
-        self._service.registry = RegistryState(False, utc_now(), f"{type(error).__name__} when the registry was asked")
-        self._service.meters.reachable.set(0)
+            log.warning("Registry unreachable; still serving the loaded release: %s", error)
+        self._service.registry = RegistryStatus(False, utc_now(), f"{type(error).__name__} while reading the registry")
+        self._service.metrics.registry_reachable.set(0)
 
-    def _note(self, error: str) -> None:
-        self._service.registry = RegistryState(True, utc_now(), error)
-        self._service.meters.reachable.set(1)
+    def _set_reachable(self, error: str = "") -> None:
+        self._service.registry = RegistryStatus(True, utc_now(), error)
+        self._service.metrics.registry_reachable.set(1)
 
 
-def load_version(version: ModelVersion, release: Release) -> Served:
+def load_version(version: ModelVersion, release: Release) -> LoadedRelease:
     """Load and check a release of the registry.
 
     Raises:
-        ModelError: it is damaged.
+        ModelError: the release is damaged.
 
     """
-    model = f"models:/{version.name}/{version.version}"
-    return Served.load(release, model, int(version.version), dict(version.tags), tuple(version.aliases))
+    model = str(ModelUri(version.name, str(version.version)))
+    return LoadedRelease.load(release, model, int(version.version), dict(version.tags), tuple(version.aliases))
 
 
-def load_fixed(model: str) -> Served:
-    """Load and check the release that an address without alias names.
+def load_fixed(model: str) -> LoadedRelease:
+    """Load and check the release of a model URI without an alias, or of a folder.
 
     Raises:
-        ModelError: it is not there, or damaged.
+        ModelError: the release is missing or damaged.
 
     """
-    release = open_release(model)
-    if not model.startswith("models:/"):
-        return Served.load(release, release.folder.resolve().name)
-    name, _, number = model.removeprefix("models:/").partition("/")
-    version = find(name, number)
+    release, uri = open_release(model), ModelUri.parse(model)
+    if uri is None:
+        return LoadedRelease.load(release, release.folder.resolve().name)
+    version = find_version(uri.name, uri.version_or_alias)
     if version is None:
         raise ModelError(f"{model} is no longer in the registry")
     return load_version(version, release)

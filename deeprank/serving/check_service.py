@@ -1,4 +1,4 @@
-"""Whether a running service has taken the champion."""
+"""Check that a running service serves the champion."""
 
 import http.client
 import json
@@ -12,121 +12,137 @@ from typing import Any, Literal
 from pydantic import Field
 
 from deeprank.errors import ConfigError, ModelError
-from deeprank.registry.releases import find
+from deeprank.registry.releases import find_version
 from deeprank.reporting import Reporter
 from deeprank.settings import Settings
 
-# Seconds between two questions, and for one answer.
-EVERY, ANSWER = 1.0, 10.0
+POLL_INTERVAL_S = 1.0
+MAX_REQUEST_S = 10.0
 
-State = Literal["taken", "refused", "unreachable", "none configured", "no champion"]
+State = Literal["up to date", "outdated", "unreachable", "not configured", "no champion"]
 
 
 class ServiceSettings(Settings):
-    """Which running service is to take the champion.
+    """The running service that is expected to serve the champion.
 
     Attributes:
-        url: where it listens, e.g. http://127.0.0.1:8000; empty: there is none to check.
-        token_variable: environment variable that holds its bearer token; empty: it wants none.
-        wait_seconds: how long it may take: it looks for a new champion, loads it and checks it.
-        on_failure: `stop` ends the run as failed; `warn` says it and goes on. The champion stays in either case.
+        url: its address, e.g. http://127.0.0.1:8000; empty: no service is checked.
+        token_variable: environment variable with its bearer token; empty: the service needs no token.
+        timeout_s: time that the service has to find, load and check a new champion, in seconds.
+        on_failure: `stop` fails the run; `warn` logs a warning and continues. The champion stays champion in either case.
 
     """
 
     url: str = Field("", pattern=r"^(https?://\S+)?$")
     token_variable: str = ""
-    wait_seconds: float = Field(120, gt=0)
+    timeout_s: float = Field(120, gt=0)
     on_failure: Literal["stop", "warn"] = "stop"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the service came to: its state, the version that it serves (None: unknown), why, and after how many seconds."""
+class ServiceStatus:
+    """Whether the service serves the champion.
+
+    Attributes:
+        state: up to date: it does; outdated: it serves another version; unreachable: it returned no version;
+            not configured: there is no URL; no champion: the registered model has none.
+        version: version that it serves; None if unknown, -1 if it serves another registered model.
+        reason: why, in words.
+        wait_s: time until this was known, in seconds.
+
+    """
 
     state: State
     version: int | None
     reason: str
-    took_seconds: float
+    wait_s: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether the service does not serve the champion although it should."""
+        return self.state in ("outdated", "unreachable")
 
 
-def check_service(name: str, settings: ServiceSettings, reporter: Reporter) -> Answer:
-    """Wait until the service serves the champion, whoever made it that; report service.state, .reason, .version and .took_seconds.
+def check_service(name: str, settings: ServiceSettings, reporter: Reporter) -> ServiceStatus:
+    """Wait until the service serves the champion, and report the result.
+
+    Reports the notes service.state and service.reason, and the metrics service.version and service.wait_s.
 
     Args:
-        name: of the registered model.
-        settings: where the service is, and what happens when it does not take it.
-        reporter: hears all of it.
+        name: name of the registered model.
+        settings: address of the service, timeout, and what a failure does.
+        reporter: receives the result.
 
     Raises:
-        ConfigError: the variable for the token is not set.
-        ModelError: it did not take the version in time, and the settings say to stop.
+        ConfigError: the environment variable of the token is not set.
+        ModelError: the service did not serve the champion in time, and `on_failure` is `stop`.
 
     """
-    champion = find(name, "champion")
+    champion = find_version(name, "champion")
     if not settings.url:
-        answer = Answer("none configured", None, "service.url is empty", 0.0)
+        status = ServiceStatus("not configured", None, "service.url is empty", 0.0)
     elif champion is None:
-        answer = Answer("no champion", None, f"{name} has none", 0.0)
+        status = ServiceStatus("no champion", None, f"{name} has no champion", 0.0)
     else:
-        answer = await_version(name, int(champion.version), settings)
-    reporter.note("service.state", answer.state)
-    reporter.note("service.reason", answer.reason)
-    reporter.metric("service.took_seconds", answer.took_seconds)
-    if answer.version is not None:
-        reporter.metric("service.version", answer.version)
-    if champion and answer.state in ("refused", "unreachable") and settings.on_failure == "stop":
-        raise ModelError(f"the service at {settings.url} did not take {name} version {champion.version}: {answer.reason}")
-    return answer
+        status = wait_for_version(name, int(champion.version), settings)
+    reporter.note("service.state", status.state)
+    reporter.note("service.reason", status.reason)
+    reporter.metric("service.wait_s", status.wait_s)
+    if status.version is not None:
+        reporter.metric("service.version", status.version)
+    if champion and status.failed and settings.on_failure == "stop":
+        raise ModelError(f"the service at {settings.url} does not serve {name} version {champion.version}: {status.reason}")
+    return status
 
 
-def await_version(name: str, version: int, settings: ServiceSettings) -> Answer:
-    """Ask the service which version it serves until it is this one, or it refuses it, or the time is over."""
-    started, within = time.monotonic(), f"within {settings.wait_seconds:g} s"
+def wait_for_version(name: str, version: int, settings: ServiceSettings) -> ServiceStatus:
+    """Poll the service until it serves a version, refuses it, or the timeout is over."""
+    start, timeout = time.monotonic(), f"timeout after {settings.timeout_s:g} s"
     while True:
-        seen, told = _served(name, settings)
-        took = time.monotonic() - started
-        if seen == version:
-            return Answer("taken", version, f"it serves {name} version {version}", took)
-        refused = _refusal(version, settings) if seen is not None else ""
-        if refused:
-            return Answer("refused", seen, f"it refuses version {version}: {refused}; {told}", took)
-        if took + EVERY > settings.wait_seconds:
-            return Answer("unreachable" if seen is None else "refused", seen, f"not {within}: {told}", took)
-        time.sleep(EVERY)
+        served, reason = _served_version(name, settings)
+        wait_s = time.monotonic() - start
+        if served == version:
+            return ServiceStatus("up to date", version, f"it serves {name} version {version}", wait_s)
+        refusal = _refusal(version, settings) if served is not None else ""
+        if refusal:
+            return ServiceStatus("outdated", served, f"it refused version {version}: {refusal}; {reason}", wait_s)
+        if wait_s + POLL_INTERVAL_S > settings.timeout_s:
+            return ServiceStatus("unreachable" if served is None else "outdated", served, f"{timeout}: {reason}", wait_s)
+        time.sleep(POLL_INTERVAL_S)
 
 
-def _served(name: str, settings: ServiceSettings) -> tuple[int | None, str]:
-    """Return the version that the service serves, and that in words; None and the problem where it does not say so."""
+def _served_version(name: str, settings: ServiceSettings) -> tuple[int | None, str]:
+    """Return the version that the service serves, and the same in words; None and the error if it returned no version."""
     try:
-        _, model = _get(settings, "/v1/model")
-        served, version = str(model["name"]), int(model["version"])
+        _, model = _get_json(settings, "/v1/model")
+        served_name, version = str(model["name"]), int(model["version"])
     except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
         return None, str(error) or type(error).__name__
-    return (version if served == name else -1), f"it serves {served} version {version}"
+    return (version if served_name == name else -1), f"it serves {served_name} version {version}"
 
 
 def _refusal(version: int, settings: ServiceSettings) -> str:
-    """Return why the service refuses a version, as /readyz tells; empty where it tells no such thing."""
+    """Return the reason for which the service refused a version, from /readyz; empty if it did not."""
     try:
-        refused = _get(settings, "/readyz")[1]["refused"]
+        refused = _get_json(settings, "/readyz")[1]["refused"]
         return str(refused["reason"]) if refused and int(refused["version"]) == version else ""
     except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
         return ""
 
 
-def _get(settings: ServiceSettings, path: str) -> tuple[int, Any]:
-    """Return status and JSON of an answer; of an error status only of /readyz, which speaks through one."""
+def _get_json(settings: ServiceSettings, path: str) -> tuple[int, Any]:
+    """Return status and JSON body of a GET request; only /readyz may return an error status, as its body is valid then too."""
     request = urllib.request.Request(settings.url.rstrip("/") + path)
     if settings.token_variable:
         token = os.environ.get(settings.token_variable)
         if not token:
-            raise ConfigError(f"service.token_variable names {settings.token_variable}, which is not set")
+            raise ConfigError(f"service.token_variable is {settings.token_variable}, and this environment variable is not set")
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=min(ANSWER, settings.wait_seconds)) as response:
+        with urllib.request.urlopen(request, timeout=min(MAX_REQUEST_S, settings.timeout_s)) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         body = error.read()
         if path != "/readyz":
-            raise OSError(f"{path} answered {error.code}: {body[:300].decode(errors='replace')}") from None
+            raise OSError(f"{path} returned status {error.code}: {body[:300].decode(errors='replace')}") from None
         return error.code, json.loads(body)

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: what was wrong, and never how the program came to it."""
+"""The service's own errors, and every error as an RFC 9457 problem document."""
 
 import json
 from collections.abc import Mapping
@@ -11,13 +11,34 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from deeprank.errors import DeepRankError
-from deeprank.serving.batching import BusyError, LateError, NotReadyError
 
 MEDIA_TYPE = "application/problem+json"
+MAX_ERRORS_IN_DETAIL = 3
+
+
+class QueueFullError(DeepRankError):
+    """The queue of images is full.
+
+    Attributes:
+        retry_after: seconds until the images in the queue are expected to be done.
+
+    """
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"the queue is full: try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class RequestTimeoutError(DeepRankError):
+    """A request had no result within the time limit."""
+
+
+class NotReadyError(DeepRankError):
+    """No release is loaded yet."""
 
 
 class Problem(BaseModel):
-    """Why there is no answer (RFC 9457)."""
+    """A problem document (RFC 9457)."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -41,47 +62,57 @@ class Problem(BaseModel):
     errors: list[dict[str, str]] = []
 
 
-def problem(
+def problem_response(
     status: int, detail: str, instance: str, headers: Mapping[str, str] | None = None, errors: list[dict[str, str]] | None = None
 ) -> Response:
-    """Return the answer that tells of a problem.
+    """Return a response that holds a problem document.
 
     Args:
-        status: of HTTP.
-        detail: what was wrong.
-        instance: the path that was asked for.
-        headers: beside the media type.
-        errors: each a `where` and a `what`, if there are several.
+        status: HTTP status code.
+        detail: description of this error.
+        instance: path of the request.
+        headers: response headers other than the media type.
+        errors: one mapping with the keys `field` and `message` for each invalid field.
 
     """
-    found = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, instance=instance, errors=errors or [])
-    content = found.model_dump(exclude=None if errors else {"errors"})
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, instance=instance, errors=errors or [])
+    content = problem.model_dump(exclude=None if errors else {"errors"})
     return Response(json.dumps(content), status, headers, MEDIA_TYPE)
 
 
-def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI descriptions of problems by their statuses; the schema they point to is Problem's."""
+def problem_descriptions(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of a problem for each status; all of them refer to the schema of `Problem`."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
-def tell_problems(app: FastAPI) -> None:
-    """Have an app answer errors as problems."""
+def add_problem_handlers(app: FastAPI) -> None:
+    """Make an app respond to errors with problem documents, and describe their schema in its OpenAPI document."""
 
     @app.exception_handler(HTTPException)
-    async def by_status(request: Request, error: HTTPException) -> Response:
-        return problem(error.status_code, error.detail, request.url.path, error.headers)
+    async def handle_http_error(request: Request, error: HTTPException) -> Response:
+        return problem_response(error.status_code, error.detail, request.url.path, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        # What was sent is not repeated: it may be an image.
-        errors = [{"where": ".".join(str(part) for part in one["loc"]) or "body", "what": str(one["msg"])} for one in error.errors()]
-        return problem(422, "; ".join(f"{one['where']}: {one['what']}" for one in errors[:3]), request.url.path, errors=errors)
+    async def handle_invalid_request(request: Request, error: RequestValidationError) -> Response:
+        # The input is left out: it may be an image.
+        errors = [{"field": ".".join(str(key) for key in item["loc"]) or "body", "message": str(item["msg"])} for item in error.errors()]
+        detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors[:MAX_ERRORS_IN_DETAIL])
+        return problem_response(422, detail, request.url.path, errors=errors)
 
     @app.exception_handler(DeepRankError)
-    async def known(request: Request, error: DeepRankError) -> Response:
-        if isinstance(error, BusyError):
-            return problem(429, str(error), request.url.path, {"Retry-After": str(error.retry_after)})
-        if isinstance(error, (LateError, NotReadyError)):
-            return problem(503, str(error), request.url.path, {"Retry-After": "1"})
-        return problem(422, str(error), request.url.path)
+    async def handle_deeprank_error(request: Request, error: DeepRankError) -> Response:
+        if isinstance(error, QueueFullError):
+            return problem_response(429, str(error), request.url.path, {"Retry-After": str(error.retry_after)})
+        if isinstance(error, (RequestTimeoutError, NotReadyError)):
+            return problem_response(503, str(error), request.url.path, {"Retry-After": "1"})
+        return problem_response(422, str(error), request.url.path)
+
+    generate_openapi = app.openapi
+
+    def openapi_with_problem() -> dict[str, Any]:
+        document = generate_openapi()
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return document
+
+    app.openapi = openapi_with_problem  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""What every request passes first: token, size and time of what it sends; what every answer takes along; and what is counted."""
+"""The guard that every request passes first: host, token, size and time limits, security headers of responses, and metrics."""
 
 import asyncio
 import base64
@@ -16,15 +16,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deeprank.data.images import FORMATS
-from deeprank.serving.errors import problem
+from deeprank.data.images import IMAGE_FORMATS
+from deeprank.serving.errors import problem_response
 from deeprank.serving.metrics import ServiceMetrics
 from deeprank.settings import Settings
 
 log = logging.getLogger("deeprank.serving")
 
-OPEN = frozenset({"/healthz", "/readyz"})
-SECURITY = {
+HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
+SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -34,55 +34,64 @@ SECURITY = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+CLOSE_CONNECTION = {"Connection": "close"}
+HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+CLIENT_CLOSED_REQUEST = 499
 
 
 class Limits(Settings):
-    """What a client may send.
+    """Limits of requests.
 
     Attributes:
-        upload_bytes: of a request's body.
-        held_bytes: of all bodies that are being received or answered; beyond that, 429.
-        pixels: of an image, as its head says, before it is decoded.
-        seconds: from a request's head to the end of its body.
-        head_seconds, head_bytes: of a request's head.
-        connections: at once.
+        max_upload_bytes: size of a request's body.
+        max_bytes_in_flight: size of all bodies that are being received or processed; a request beyond that gets status 429.
+        max_pixels: width x height of an image, read from its header before it is decoded.
+        body_timeout_s: seconds from a request's header to the end of its body.
+        header_timeout_s: seconds until a request's header is complete.
+        max_header_bytes: size of a request's header.
+        max_connections: simultaneous connections.
 
     """
 
-    upload_bytes: int = Field(10 * 2**20, ge=1)
-    held_bytes: int = Field(256 * 2**20, ge=1)
-    pixels: int = Field(50_000_000, ge=1)
-    seconds: float = Field(20.0, gt=0)
-    head_seconds: float = Field(10.0, gt=0)
-    head_bytes: int = Field(2**16, ge=1024)
-    connections: int = Field(512, ge=1)
+    max_upload_bytes: int = Field(10 * 2**20, ge=1)
+    max_bytes_in_flight: int = Field(256 * 2**20, ge=1)
+    max_pixels: int = Field(50_000_000, ge=1)
+    body_timeout_s: float = Field(20.0, gt=0)
+    header_timeout_s: float = Field(10.0, gt=0)
+    max_header_bytes: int = Field(2**16, ge=1024)
+    max_connections: int = Field(512, ge=1)
 
 
-def check_pixels(image: bytes, limit: int) -> None:
-    """Refuse an image that would be too large to decode; bytes that are none are left to who decodes them."""
+def check_pixels(image: bytes, max_pixels: int) -> None:
+    """Refuse an image that is too large to decode; bytes that are not an image pass, because the decoder rejects them.
+
+    Raises:
+        HTTPException: the image has too many pixels.
+
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
+            with Image.open(io.BytesIO(image), formats=IMAGE_FORMATS) as opened:
                 width, height = opened.size
         except Image.DecompressionBombError as error:
             raise HTTPException(413, str(error)) from None
-        except Exception:  # the decoder says what is wrong with it
+        except Exception:  # the decoder reports what is wrong with the file
             return
-    if width * height > limit:
-        raise HTTPException(413, f"{width} x {height} pixels are more than the {limit:,} allowed")
+    if width * height > max_pixels:
+        raise HTTPException(413, f"the image has {width} x {height} pixels; at most {max_pixels:,} are allowed")
 
 
 class RequestGuard:
-    """ASGI middleware, the outermost.
+    """The outermost ASGI middleware.
 
     Args:
-        app: what is guarded.
-        limits: of a request.
-        token: that a client must show, as a bearer's or as the password of Basic authentication; None: none.
-        meters: count each request.
-        free: paths that want no token, beside those of OPEN.
-        names: that a request's Host may have; None: any.
+        app: the application behind the guard.
+        limits: limits of requests.
+        token: token that clients must send, as a bearer token or as the password of Basic authentication; None: no token.
+        metrics: count and time each request.
+        public_paths: paths that need no token, in addition to HEALTH_PATHS.
+        allowed_hosts: values that a request's Host header may have; None: any.
 
     """
 
@@ -91,89 +100,112 @@ class RequestGuard:
         app: ASGIApp,
         limits: Limits,
         token: str | None,
-        meters: ServiceMetrics,
-        free: frozenset[str] = frozenset(),
-        names: frozenset[str] | None = None,
+        metrics: ServiceMetrics,
+        public_paths: frozenset[str] = frozenset(),
+        allowed_hosts: frozenset[str] | None = None,
     ) -> None:
-        self.app, self.limits, self.meters, self._free, self._names = app, limits, meters, OPEN | free, names
+        self.app, self.limits, self.metrics = app, limits, metrics
         self._token = token.encode() if token else None
-        self._held = 0
+        self._public_paths, self._allowed_hosts = HEALTH_PATHS | public_paths, allowed_hosts
+        self.bytes_in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status, held = time.perf_counter(), 0, 0
-
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY.items():
-                    headers.setdefault(name, value)
-                headers.setdefault("Cache-Control", "no-store")
-            await send(message)
-
-        async def receiving() -> Message:
-            nonlocal held
-            try:
-                message = await asyncio.wait_for(receive(), max(0.001, self.limits.seconds - (time.perf_counter() - start)))
-            except TimeoutError:
-                raise HTTPException(408, f"the request was not there within {self.limits.seconds:g} s", _CLOSE) from None
-            size = len(message.get("body", b""))
-            held += size
-            self._held += size
-            if held > self.limits.upload_bytes:
-                raise self._too_large()
-            if self._held > self.limits.held_bytes:
-                raise HTTPException(429, "too much is being uploaded: try again", {"Retry-After": "1", **_CLOSE})
-            return message
-
+        exchange = _Exchange(self, receive, send)
+        method, path = scope["method"], scope["path"]
         try:
-            refused = self._refusal(scope)
-            if refused:
-                await problem(refused.status_code, refused.detail, scope["path"], refused.headers)(scope, receive, sending)
+            refusal = self._refusal(scope)
+            if refusal:
+                await problem_response(refusal.status_code, refusal.detail, path, refusal.headers)(scope, receive, exchange.send)
             else:
-                await self.app(scope, receiving, sending)
+                await self.app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
-            log.info("%s %s: the client went away", scope["method"], scope["path"])
+            log.info("%s %s: the client closed the connection", method, path)
         except Exception:
-            log.exception("%s %s failed", scope["method"], scope["path"])
-            if not status:
-                await problem(500, "the service failed at this request; its log says why", scope["path"])(scope, receive, sending)
+            log.exception("%s %s failed", method, path)
+            if not exchange.status:
+                await problem_response(500, "internal error: see the log of the service", path)(scope, receive, exchange.send)
         finally:
-            self._held -= held
+            self.bytes_in_flight -= exchange.num_received
             route = getattr(scope.get("route"), "path", "other")
-            self.meters.requests.labels(scope["method"] if scope["method"] in _METHODS else "other", route, status or 499).inc()
-            self.meters.seconds.labels(route).observe(time.perf_counter() - start)
+            status = exchange.status or CLIENT_CLOSED_REQUEST
+            self.metrics.requests.labels(method if method in HTTP_METHODS else "other", route, status).inc()
+            self.metrics.request_duration.labels(route).observe(time.perf_counter() - exchange.start)
+
+    def too_large(self) -> HTTPException:
+        """Return the error for a body that exceeds the limit."""
+        return HTTPException(413, f"the request is larger than {self.limits.max_upload_bytes:,} bytes", CLOSE_CONNECTION)
 
     def _refusal(self, scope: Scope) -> HTTPException | None:
-        """Say why a request is refused by its head alone."""
+        """Return the error of a request that is refused because of its header, else None."""
         headers = Headers(scope=scope)
-        if self._names is not None and re.sub(r":\d*$", "", headers.get("host", "").lower()) not in self._names:
-            return HTTPException(421, "this service answers to localhost; --insecure, or a token, lets it answer to other names")
-        if self._token and scope["path"] not in self._free and not self._shown(headers.get("authorization", "")):
-            # Basic is taken, but not asked for: a browser would put its own dialogue before the page's field.
-            return HTTPException(401, "this service wants its token", {"WWW-Authenticate": "Bearer"})
+        if self._allowed_hosts is not None and re.sub(r":\d*$", "", headers.get("host", "").lower()) not in self._allowed_hosts:
+            return HTTPException(421, "without a token the service responds to localhost only; set a token, or use --insecure")
+        if self._token and scope["path"] not in self._public_paths and not self._has_token(headers.get("authorization", "")):
+            # Basic is accepted but not offered: browsers would show their own dialog instead of the page's field.
+            return HTTPException(401, "a token is required", {"WWW-Authenticate": "Bearer"})
         length = headers.get("content-length", "")
-        return self._too_large() if length.isdigit() and int(length) > self.limits.upload_bytes else None
+        return self.too_large() if length.isdigit() and int(length) > self.limits.max_upload_bytes else None
 
-    def _shown(self, authorization: str) -> bool:
-        kind, _, shown = authorization.partition(" ")
-        if kind.lower() == "basic":
+    def _has_token(self, authorization: str) -> bool:
+        scheme, _, credentials = authorization.partition(" ")
+        if scheme.lower() == "basic":
             try:
-                shown = base64.b64decode(shown, validate=True).decode().partition(":")[2]
+                credentials = base64.b64decode(credentials, validate=True).decode().partition(":")[2]
             except ValueError:
                 return False
-        elif kind.lower() != "bearer":
+        elif scheme.lower() != "bearer":
             return False
-        return self._token is not None and hmac.compare_digest(shown.encode(), self._token)
-
-    def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"a request has at most {self.limits.upload_bytes:,} bytes", _CLOSE)
+        return self._token is not None and hmac.compare_digest(credentials.encode(), self._token)
 
 
-_CLOSE = {"Connection": "close"}
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+class _Exchange:
+    """One request and its response: limits what is received, and adds headers to what is sent.
+
+    Attributes:
+        start: time of `time.perf_counter` at the start.
+        status: status of the response; 0 until it starts.
+        num_received: bytes of the body received so far.
+
+    """
+
+    def __init__(self, guard: RequestGuard, receive: Receive, send: Send) -> None:
+        self._guard, self._receive, self._send = guard, receive, send
+        self.start = time.perf_counter()
+        self.status = 0
+        self.num_received = 0
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the response with the security headers."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+            headers.setdefault("Cache-Control", "no-store")
+        await self._send(message)
+
+    async def receive(self) -> Message:
+        """Return the next message of the request.
+
+        Raises:
+            HTTPException: the body is too late or too large, or too many bytes are in flight.
+
+        """
+        guard, limits = self._guard, self._guard.limits
+        try:
+            remaining = limits.body_timeout_s - (time.perf_counter() - self.start)
+            message = await asyncio.wait_for(self._receive(), max(0.001, remaining))
+        except TimeoutError:
+            raise HTTPException(408, f"the request was not complete within {limits.body_timeout_s:g} s", CLOSE_CONNECTION) from None
+        size = len(message.get("body", b""))
+        self.num_received += size
+        guard.bytes_in_flight += size
+        if self.num_received > limits.max_upload_bytes:
+            raise guard.too_large()
+        if guard.bytes_in_flight > limits.max_bytes_in_flight:
+            raise HTTPException(429, "too many uploads are in progress: try again", {"Retry-After": "1", **CLOSE_CONNECTION})
+        return message

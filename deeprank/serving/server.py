@@ -1,6 +1,5 @@
-"""Running the service: where it listens, who may ask, and how long a connection is waited for."""
+"""Running the service: address, access control and the HTTP server."""
 
-import asyncio
 import ipaddress
 import logging
 import os
@@ -9,20 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deeprank.errors import ConfigError
 from deeprank.serving.alias_watcher import AliasWatcher
 from deeprank.serving.app import create_app
-from deeprank.serving.middleware import Limits
+from deeprank.serving.http_protocol import limited_protocol
 from deeprank.serving.service import ServeSettings, Service
 
 log = logging.getLogger("deeprank.serving")
 
-SHORTEST_TOKEN = 16
-THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
-# Requests that are being answered when the service is told to end have so many seconds.
-GRACE = 20
+MIN_TOKEN_LENGTH = 16
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+# At shutdown, requests in progress may take this time.
+SHUTDOWN_TIMEOUT_S = 20
+REGISTRY_TIMEOUT_S = 10
 
 
 def serve(
@@ -33,73 +32,78 @@ def serve(
     token: str | None = None,
     insecure: bool = False,
 ) -> None:
-    """Answer over HTTP until a signal says to end.
+    """Serve a model over HTTP until a signal ends the process.
 
     Args:
-        model: models:/NAME@ALIAS, which is followed; models:/NAME/VERSION or a release's folder, which stay.
-        host, port: where to listen.
-        settings: limits, batching and how the registry is watched.
-        token: that clients must show.
-        insecure: listen elsewhere than on this machine, or answer to other names than its own, without a token.
+        model: models:/NAME@ALIAS, which is polled; models:/NAME/VERSION or the folder of a release, which are loaded once.
+        host: address to listen on.
+        port: port to listen on.
+        settings: limits, batching and polling of the registry.
+        token: token that clients must send; None: no token.
+        insecure: allow other addresses than loopback, and any Host header, without a token.
 
     Raises:
-        ConfigError: the token is too short, or there is none where one is wanted.
-        ModelError: the release is not there or is damaged.
+        ConfigError: the token is too short, or is required and missing.
+        ModelError: a fixed release is missing or damaged.
 
     """
     check_access(host, token, insecure)
-    # A registry that hangs must not hold up for minutes the thread that asks it.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    # A registry that does not respond must not block the polling thread for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REGISTRY_TIMEOUT_S))
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     log.setLevel(logging.INFO)
-    # It warns of each odd byte that a client sends.
+    # It logs a warning for every malformed form.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    with following(model, settings or ServeSettings()) as service:
-        log.info("%s answers at http://%s:%d", model, host, port)
-        server(service, host, port, token, insecure).run()
+    with open_service(model, settings or ServeSettings()) as service:
+        log.info("Serving %s at http://%s:%d", model, host, port)
+        create_server(service, host, port, token, insecure).run()
 
 
 @contextmanager
-def following(model: str, settings: ServeSettings) -> Iterator[Service]:
-    """Keep a service at the release that a model's address names, as long as the context lasts.
+def open_service(model: str, settings: ServeSettings) -> Iterator[Service]:
+    """Yield a service that holds the release of a model URI; polling and threads end with the context.
+
+    Args:
+        model: model URI or folder, as of `serve`.
+        settings: limits, batching and polling of the registry.
 
     Raises:
-        ModelError: a fixed release is not there or is damaged.
+        ModelError: a fixed release is missing or damaged.
 
     """
     service = Service(settings)
-    follower = AliasWatcher(service, model)
+    watcher = AliasWatcher(service, model)
     try:
-        follower.start()
+        watcher.start()
         yield service
     finally:
-        follower.stop()
+        watcher.stop()
         service.batcher.close()
 
 
-def server(service: Service, host: str, port: int, token: str | None = None, insecure: bool = False) -> uvicorn.Server:
-    """Return the HTTP server of a service, ready to run."""
+def create_server(service: Service, host: str, port: int, token: str | None = None, insecure: bool = False) -> uvicorn.Server:
+    """Return the HTTP server of a service; the arguments are those of `serve`."""
     limits = service.settings.limits
-    # A page from elsewhere may give a name of its own to this machine's address; what it cannot do is to ask for `localhost`.
-    names = None if token or insecure or not _is_this_machine(host) else THIS_MACHINE | {host}
+    # Against DNS rebinding: a foreign page can point its own name at the loopback address, but cannot send `Host: localhost`.
+    allowed_hosts = None if token or insecure or not _is_loopback(host) else LOOPBACK_HOSTS | {host}
     config = uvicorn.Config(
-        create_app(service, token, names),
+        create_app(service, token, allowed_hosts),
         host=host,
         port=port,
-        http=_protocol(limits),
+        http=limited_protocol(limits),
         ws="none",
         lifespan="off",
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=limits.connections,
-        timeout_graceful_shutdown=GRACE,
+        limit_concurrency=limits.max_connections,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
     )
     return uvicorn.Server(config)
 
 
 def read_token(file: Path | None) -> str | None:
-    """Return the token in a file, else in DEEPRANK_TOKEN, else none.
+    """Return the token in a file, or else in DEEPRANK_TOKEN; None if neither is given.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -114,71 +118,22 @@ def read_token(file: Path | None) -> str | None:
 
 
 def check_access(host: str, token: str | None, insecure: bool) -> None:
-    """Refuse to listen where anybody could ask without a token.
+    """Refuse to listen on a reachable address without a token.
 
     Raises:
-        ConfigError: the token is too short, or there is none where one is wanted.
+        ConfigError: the token is too short, or is required and missing.
 
     """
-    if token is not None and len(token) < SHORTEST_TOKEN:
-        raise ConfigError(f"the token has {len(token)} characters: give it {SHORTEST_TOKEN} or more, e.g. `openssl rand -hex 32`")
-    if token is None and not insecure and not _is_this_machine(host):
+    if token is not None and len(token) < MIN_TOKEN_LENGTH:
+        raise ConfigError(f"the token has {len(token)} characters; use {MIN_TOKEN_LENGTH} or more, e.g. `openssl rand -hex 32`")
+    if token is None and not insecure and not _is_loopback(host):
         raise ConfigError(
-            f"--host {host} can be reached from elsewhere: set DEEPRANK_TOKEN or --token-file, or say --insecure to let anybody ask"
+            f"--host {host} is reachable from other machines: set DEEPRANK_TOKEN or --token-file, or use --insecure to allow any client"
         )
 
 
-def _is_this_machine(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _protocol(limits: Limits) -> type[HttpToolsProtocol]:
-    class Impatient(HttpToolsProtocol):
-        """Closes a connection whose request's head is too long or too late: uvicorn itself waits for ever."""
-
-        _late: asyncio.TimerHandle | None = None
-        _rest: asyncio.TimerHandle | None = None
-        _head = 0
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._wait_for_head()
-
-        def data_received(self, data: bytes) -> None:
-            if self._late is not None:
-                if self._head > limits.head_bytes:
-                    self.transport.close()
-                    return
-                self._head += len(data)
-            super().data_received(data)
-            # What follows an answer and is no request, such as the rest of a body that was refused, stops uvicorn's own clock.
-            if self._late is None and self._rest is None and self.cycle is not None and self.cycle.response_complete:
-                self._rest = self.loop.call_later(limits.seconds, self.transport.close)
-
-        def on_message_begin(self) -> None:
-            if self._late is None:
-                self._wait_for_head()
-            super().on_message_begin()
-
-        def on_headers_complete(self) -> None:
-            self._got_head()
-            super().on_headers_complete()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._got_head()
-            super().connection_lost(exc)
-
-        def _wait_for_head(self) -> None:
-            self._head = 0
-            self._late = self.loop.call_later(limits.head_seconds, self.transport.close)
-
-        def _got_head(self) -> None:
-            for clock in (self._late, self._rest):
-                if clock is not None:
-                    clock.cancel()
-            self._late = self._rest = None
-
-    return Impatient

@@ -1,4 +1,4 @@
-"""What answers: the release that is served now, and what requests share."""
+"""The state of the service: the loaded release and what all requests share."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -8,55 +8,63 @@ from pathlib import Path
 from pydantic import Field
 from torch import Tensor
 
-from deeprank.data.images import stored_jpeg
+from deeprank.data.images import to_stored_jpeg
 from deeprank.evaluation.evaluation import Evaluation
 from deeprank.evaluation.intervals import Estimate
 from deeprank.registry.canary import check_canary
 from deeprank.registry.releases import Release
 from deeprank.registry.searcher import Searcher
-from deeprank.serving.batching import Batcher, BatchSettings, NotReadyError
-from deeprank.serving.browse import Browser
+from deeprank.serving.batching import Batcher, BatchSettings
+from deeprank.serving.catalogue_browser import CatalogueBrowser
+from deeprank.serving.errors import NotReadyError
 from deeprank.serving.metrics import ServiceMetrics
 from deeprank.serving.middleware import Limits, check_pixels
 from deeprank.settings import Settings
 
 
 def utc_now() -> str:
-    """Return the time, UTC."""
+    """Return the current time, UTC, in ISO format with seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class AliasWatcherSettings(Settings):
-    """How the registry is watched.
+    """How the registry is polled.
 
     Attributes:
-        every: seconds between two looks.
+        poll_interval_s: seconds between two polls.
 
     """
 
-    every: float = Field(5.0, gt=0)
+    poll_interval_s: float = Field(5.0, gt=0)
 
 
 class ServeSettings(Settings):
-    """How to serve."""
+    """Settings of `deeprank serve`.
+
+    Attributes:
+        limits: limits of requests.
+        batching: how requests share the CPU cores.
+        alias_watcher: how the registry is polled.
+
+    """
 
     limits: Limits = Limits()
     batching: BatchSettings = BatchSettings()
-    follow: AliasWatcherSettings = AliasWatcherSettings()
+    alias_watcher: AliasWatcherSettings = AliasWatcherSettings()
 
 
 @dataclass(frozen=True)
-class Served:
-    """A release, loaded and checked, and what is known of it; a request takes one and answers wholly from it.
+class LoadedRelease:
+    """A loaded and checked release; a request uses the same one from start to end.
 
     Attributes:
-        searcher: answers.
-        model: models:/NAME/VERSION, or the name of its folder.
-        version: in the registry; None: it is not from there.
-        aliases: that it had when the registry was last asked.
-        tags: of the version.
-        checked: whether it held a canary, and answered it as when it was registered.
-        since: when it was taken, UTC.
+        searcher: embeds and searches.
+        model: models:/NAME/VERSION, or the name of the release's folder.
+        version: version in the registry; None if the release is not from the registry.
+        aliases: aliases of the version at the last poll.
+        tags: tags of the version.
+        canary_passed: whether the release has a canary and its neighbors are the same as at registration.
+        since: when it was loaded, UTC.
 
     """
 
@@ -65,7 +73,7 @@ class Served:
     version: int | None = None
     aliases: tuple[str, ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
-    checked: bool = False
+    canary_passed: bool = False
     since: str = field(default_factory=utc_now)
 
     @classmethod
@@ -76,93 +84,122 @@ class Served:
         version: int | None = None,
         tags: dict[str, str] | None = None,
         aliases: tuple[str, ...] = (),
-    ) -> "Served":
-        """Load a release and check it: every file by its checksum, index against model, neighbors against the canary.
+    ) -> "LoadedRelease":
+        """Load a release and check it: checksums of its files, the index against the model, and the canary.
+
+        Args:
+            release: the release to load.
+            model: models:/NAME/VERSION, or the name of the release's folder.
+            version: version in the registry; None if the release is not from the registry.
+            tags: tags of the version.
+            aliases: aliases of the version.
 
         Raises:
-            ModelError: it is damaged or answers otherwise than when it was registered.
+            ModelError: the release is damaged, or the neighbors of its canary differ from those at registration.
 
         """
         searcher = Searcher(release)
         _ = searcher.model, searcher.index.rows
-        served = cls(searcher, model, version, aliases, tags or {}, checked=check_canary(searcher))
-        _ = served.metrics
-        return served
+        loaded = cls(searcher, model, version, aliases, tags or {}, canary_passed=check_canary(searcher))
+        _ = loaded.metrics
+        return loaded
 
     @cached_property
-    def browser(self) -> Browser:
-        """Classes, samples and clusters."""
-        return Browser(self.searcher.index)
+    def browser(self) -> CatalogueBrowser:
+        """Classes, samples and clusters of the index."""
+        return CatalogueBrowser(self.searcher.index)
 
     @cached_property
     def metrics(self) -> dict[str, Estimate]:
-        """What the evaluation found; nothing where it was never evaluated."""
+        """Metrics of the release's evaluation; empty if it has none."""
         folder: Path = self.searcher.release.folder / "evaluation"
         return Evaluation.load(folder).metrics if folder.is_dir() else {}
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A release that the alias points to and that is not served, with the reason."""
+class RefusedRelease:
+    """A release that the alias points to and that the service refuses.
+
+    Attributes:
+        version: version in the registry.
+        reason: why it is refused.
+        refused_at: when, UTC.
+
+    """
 
     version: int
     reason: str
-    at: str
+    refused_at: str
 
 
 @dataclass(frozen=True)
-class RegistryState:
-    """What came of the last look at the registry."""
+class RegistryStatus:
+    """The result of the last poll of the registry.
+
+    Attributes:
+        reachable: whether the registry responded.
+        checked_at: when, UTC.
+        error: why there is no version to serve; empty if the alias was found.
+
+    """
 
     reachable: bool
-    looked_at: str
+    checked_at: str
     error: str = ""
 
 
 class Service:
-    """The release that answers now, and the threads that embed for all requests."""
+    """The loaded release, and the threads that embed images for all requests.
+
+    Attributes:
+        loaded: the release in service; None until one is loaded.
+        refused: the release that the alias points to, if the service refuses it.
+        registry: result of the last poll; None if the registry is not polled.
+
+    """
 
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
-        self.meters = ServiceMetrics()
-        self.batcher = Batcher(settings.batching, self._prepare, self.meters.batch.observe)
-        self.meters.waiting.set_function(lambda: self.batcher.waiting)
-        self.served: Served | None = None
-        self.refused: Refused | None = None
-        self.registry: RegistryState | None = None
+        self.metrics = ServiceMetrics()
+        self.batcher = Batcher(settings.batching, self._preprocess, self.metrics.batch_size.observe)
+        self.metrics.queue_size.set_function(lambda: self.batcher.admission.queue_size)
+        self.loaded: LoadedRelease | None = None
+        self.refused: RefusedRelease | None = None
+        self.registry: RegistryStatus | None = None
 
-    def current(self) -> Served:
-        """Return the release that answers now.
+    def current(self) -> LoadedRelease:
+        """Return the release in service.
 
         Raises:
-            NotReadyError: there is none yet.
+            NotReadyError: no release is loaded yet.
 
         """
-        served = self.served
-        if served is None:
-            raise NotReadyError("no release is loaded yet; /readyz says why")
-        return served
+        loaded = self.loaded
+        if loaded is None:
+            raise NotReadyError("no release is loaded yet; /readyz gives the reason")
+        return loaded
 
-    def take(self, served: Served) -> None:
-        """Answer with another release from the next request on; the one before goes with its last request."""
-        self.served, self.refused = served, None
-        self.meters.version.set(served.version or 0)
-        self.meters.swaps.inc()
+    def swap(self, loaded: LoadedRelease) -> None:
+        """Put a release into service from the next request on; the previous one is freed after its last request."""
+        self.loaded, self.refused = loaded, None
+        self.metrics.release_version.set(loaded.version or 0)
+        self.metrics.releases_loaded.inc()
 
     def refuse(self, version: int, reason: str) -> None:
-        """Say that a release is not taken, and why."""
-        self.refused = Refused(version, reason, utc_now())
-        self.meters.refused.inc()
+        """Record that a version is refused, and why."""
+        self.refused = RefusedRelease(version, reason, utc_now())
+        self.metrics.releases_refused.inc()
 
-    def stored(self, image: bytes) -> bytes:
-        """Return an image file in the form in which images are stored.
+    def to_stored_jpeg(self, image: bytes) -> bytes:
+        """Return an image file in the form in which the catalogue stores images.
 
         Raises:
-            DataError: the bytes are no image that can be read.
+            HTTPException: the image has too many pixels.
+            DataError: the image cannot be read.
 
         """
-        check_pixels(image, self.settings.limits.pixels)
-        return stored_jpeg(image)
+        check_pixels(image, self.settings.limits.max_pixels)
+        return to_stored_jpeg(image)
 
-    def _prepare(self, searcher: Searcher, image: bytes) -> Tensor:
-        return searcher.model[1](self.stored(image))
+    def _preprocess(self, searcher: Searcher, image: bytes) -> Tensor:
+        return searcher.preprocessing(self.to_stored_jpeg(image))

@@ -1,4 +1,4 @@
-"""Where a training starts: from what the ConvNet's features already tell, or from a net that was trained before."""
+"""Initial weights of a training: a head from the principal components of the features, or the weights of a trained model."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,64 +12,65 @@ from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_model import Embedder, EmbeddingModel, ModelSettings, SearchModel
 from deeprank.models.inference import embed_catalogue
 from deeprank.models.preprocessing import Preprocessing
+from deeprank.training.data import TrainingImages
 from deeprank.training.losses import WeightedLosses
 from deeprank.training.precision import InferenceModel, Precision
 
+# Settings that may differ from those of the bundle, because they change no weights that are trained.
+MAY_DIFFER = ("dropout", "pretrained_share")
+PROGRESS = "embedding the training images"
 
-class _Features(Embedder):
-    """The ConvNet without a head."""
+
+class _Backbone(Embedder):
+    """The backbone of a model, without its head."""
 
     def __init__(self, model: EmbeddingModel) -> None:
         super().__init__()
-        self.model, self.embedding_dim = model, model.width
+        self.model, self.embedding_dim = model, model.num_features
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.model.upper(self.model.lower(self.model.pixels(images)))
+        features: Tensor = self.model.trainable(self.model.frozen(self.model.normalize_pixels(images)))
         return features.float()
 
 
 @torch.no_grad()
 def init_head_from_pca(
-    model: EmbeddingModel,
-    loss: WeightedLosses,
-    catalogue: Catalogue,
-    rows: npt.NDArray[np.int64],
-    classes: npt.NDArray[np.int64],
-    size: int,
-    precision: Precision,
+    model: EmbeddingModel, criterion: WeightedLosses, catalogue: Catalogue, images: TrainingImages, size: int, precision: Precision
 ) -> None:
-    """Set a linear head to the principal components of the features, half whitened, and class vectors to the class means.
+    """Set a linear head to the half-whitened principal components of the features, and class vectors to the class means.
 
-    A random head would first pull the ConvNet's features apart while it learns what they already tell.
+    A random head would first change the features while it learns what they already contain. A head that is not linear, or whose
+    input is not the features alone, stays as it is.
 
     Args:
-        net: whose head is set, where it is linear and stands directly on the ConvNet.
-        loss: whose class vectors are set, where it keeps any.
-        catalogue: of the images.
-        rows, classes: (n,) of its frame, and the class number of each.
-        size: pixels to look at them with.
-        precision: of inference.
+        model: whose head is set.
+        criterion: whose class vectors are set, if it has any.
+        catalogue: that holds the images.
+        images: that are trained on.
+        size: pixels per side of the images.
+        precision: of the inference.
 
     """
-    if not isinstance(model.head, nn.Linear) or model.head.in_features != model.width or len(model.hidden_layers):
+    if not isinstance(model.head, nn.Linear) or model.head.in_features != model.num_features or len(model.hidden_layers):
         return
-    found = embed_catalogue(InferenceModel(_Features(model), precision), Preprocessing(size=size), catalogue, rows, "looking at the images")
-    features = torch.from_numpy(found).to(model.mean.device)
-    length = features.norm(dim=1).mean()
+    backbone = InferenceModel(_Backbone(model), precision)
+    embedded = embed_catalogue(backbone, Preprocessing(size=size), catalogue, images.rows, PROGRESS)
+    features = torch.from_numpy(embedded).to(model.mean.device)
+    mean_length = features.norm(dim=1).mean()
     directions = normalize(features)
     center = directions.mean(0)
-    _, singular, components = torch.linalg.svd(directions - center, full_matrices=False)
-    # The rule of torch.linalg.matrix_rank: n centered images span n - 1 directions, and half whitening would blow up rounding errors.
-    real = int((singular > singular[0] * max(features.shape) * torch.finfo(singular.dtype).eps).sum())
-    kept = min(model.head.out_features, real)
-    weight = components[:kept] / singular[:kept, None].sqrt()
+    _, singular_values, components = torch.linalg.svd(directions - center, full_matrices=False)
+    # As torch.linalg.matrix_rank: n centered images span n - 1 directions, and half-whitening would amplify rounding errors.
+    tolerance = singular_values[0] * max(features.shape) * torch.finfo(singular_values.dtype).eps
+    num_components = min(model.head.out_features, int((singular_values > tolerance).sum()))
+    weight = components[:num_components] / singular_values[:num_components, None].sqrt()
     scale = linear(directions - center, weight).norm(dim=1).mean()
-    model.head.weight[:kept] = weight / (length * scale)
-    model.head.bias[:kept] = -(weight @ center) / scale
-    # More dimensions than that: the rest stays random, but small and centered, so that it does not drown what is known.
-    model.head.weight[kept:] /= 10
-    model.head.bias[kept:] = -(model.head.weight[kept:] @ features.mean(0))
-    _start_class_vectors(loss, normalize(model.head(features)), classes)
+    model.head.weight[:num_components] = weight / (mean_length * scale)
+    model.head.bias[:num_components] = -(weight @ center) / scale
+    # Further dimensions stay random, but small and centered, so that the components dominate.
+    model.head.weight[num_components:] /= 10
+    model.head.bias[num_components:] = -(model.head.weight[num_components:] @ features.mean(0))
+    _init_class_vectors(criterion, normalize(model.head(features)), images.classes)
 
 
 @torch.no_grad()
@@ -77,41 +78,41 @@ def init_from_bundle(
     model: EmbeddingModel,
     model_settings: ModelSettings,
     bundle: Bundle,
-    loss: WeightedLosses,
+    criterion: WeightedLosses,
     catalogue: Catalogue,
-    rows: npt.NDArray[np.int64],
-    classes: npt.NDArray[np.int64],
+    images: TrainingImages,
     size: int,
     precision: Precision,
 ) -> None:
-    """Give a net the weights of a trained one, head included, and set class vectors to the class means of its embeddings.
+    """Load the weights of a trained model, its head included, and set class vectors to the class means of its embeddings.
 
     Args:
-        net: of these settings, with the weights from before any training.
-        network: the settings.
-        bundle: the trained one.
-        loss, catalogue, rows, classes, size, precision: as of `start_from_features`.
+        model: with pretrained weights.
+        model_settings: of the model.
+        bundle: the trained model.
+        criterion, catalogue, images, size, precision: as for `init_head_from_pca`.
 
     Raises:
-        ModelError: the bundle is damaged, or of another network, or its own training started from other weights.
+        ModelError: the bundle is damaged, or its architecture or its pretrained weights differ from those of the model.
 
     """
-    before = ModelSettings.model_validate(bundle.config["started_from"])
-    told = [
-        f"{name} {getattr(before, name)}, now {getattr(model_settings, name)}"
+    bundle_settings = ModelSettings.model_validate(bundle.config["initial_model"])
+    differences = [
+        f"{name} is {getattr(model_settings, name)}, in the bundle {getattr(bundle_settings, name)}"
         for name in ModelSettings.model_fields
-        # These two change no weights that are trained.
-        if name not in ("dropout", "pretrained_share") and getattr(before, name) != getattr(model_settings, name)
+        if name not in MAY_DIFFER and getattr(bundle_settings, name) != getattr(model_settings, name)
     ]
-    if told:
-        raise ModelError(f"a training of this network cannot start from {bundle.folder}: {'; '.join(told)}; start from scratch once")
+    if differences:
+        raise ModelError(
+            f"train.model: a training cannot continue from {bundle.folder}: {'; '.join(differences)}; train once with init: pretrained"
+        )
     trained, _ = bundle.load()
-    model.load_state_dict((trained.tuned if isinstance(trained, SearchModel) else trained).state_dict())
-    found = embed_catalogue(InferenceModel(model, precision), Preprocessing(size=size), catalogue, rows, "looking at the images")
-    _start_class_vectors(loss, torch.from_numpy(found).to(model.mean.device), classes)
+    model.load_state_dict((trained.finetuned if isinstance(trained, SearchModel) else trained).state_dict())
+    embeddings = embed_catalogue(InferenceModel(model, precision), Preprocessing(size=size), catalogue, images.rows, PROGRESS)
+    _init_class_vectors(criterion, torch.from_numpy(embeddings).to(model.mean.device), images.classes)
 
 
-def _start_class_vectors(loss: WeightedLosses, embeddings: Tensor, classes: npt.NDArray[np.int64]) -> None:
-    number = torch.from_numpy(classes).to(embeddings.device)
-    sums = torch.zeros(int(number.max()) + 1, embeddings.shape[1], device=embeddings.device).index_add_(0, number, embeddings)
-    loss.start_from(normalize(sums))
+def _init_class_vectors(criterion: WeightedLosses, embeddings: Tensor, classes: npt.NDArray[np.int64]) -> None:
+    class_numbers = torch.from_numpy(classes).to(embeddings.device)
+    sums = torch.zeros(int(class_numbers.max()) + 1, embeddings.shape[1], device=embeddings.device)
+    criterion.init_class_vectors(normalize(sums.index_add_(0, class_numbers, embeddings)))

@@ -1,4 +1,7 @@
-"""The seed's triplet file: one `query,positive,negative` a line, no header; names with commas are quoted as in CSV."""
+"""Read and write the triplet file of the original Keras scripts.
+
+One `query,positive,negative` a line, without a header; names with commas are quoted as in CSV.
+"""
 
 import csv
 import os.path
@@ -14,9 +17,11 @@ import pandas as pd
 
 from deeprank.errors import DataError
 
-NAMED = 5
-HINT = "Not among them are images that could not be read or are there twice: `deeprank triplets` and the log of ingest name them"
-HELD_BACK = "Images of val and test are kept to test with: leave their lines out, or draw from a folder of the train split alone"
+MAX_LINES_IN_ERROR = 5
+UNKNOWN_HINT = (
+    "Images that could not be read and duplicate images are not among the images: `deeprank triplets` and the log of ingest name them"
+)
+SPLIT_HINT = "Images of val and test are kept for evaluation: remove their lines, or sample from a folder of the train split alone"
 
 
 def write_triplet_file(file: Path, frame: pd.DataFrame, paths: list[str], prefix: str = "") -> None:
@@ -24,70 +29,79 @@ def write_triplet_file(file: Path, frame: pd.DataFrame, paths: list[str], prefix
 
     Args:
         file: where to.
-        frame: columns query, positive, negative: indices into `paths`.
+        frame: columns query, positive and negative: indices into `paths`.
         paths: of the images.
         prefix: folder to put before each path.
 
     """
-    names = [_quoted(f"{prefix.rstrip('/')}/{path}" if prefix else path) for path in paths]
-    with file.open("w", newline="", encoding="utf-8") as out:
+    names = [_quote(f"{prefix.rstrip('/')}/{path}" if prefix else path) for path in paths]
+    with file.open("w", newline="", encoding="utf-8") as text:
         for query, positive, negative in frame[["query", "positive", "negative"]].to_numpy().tolist():
-            out.write(f"{names[query]},{names[positive]},{names[negative]}\n")
+            text.write(f"{names[query]},{names[positive]},{names[negative]}\n")
 
 
-def _quoted(name: str) -> str:
-    # Not csv.writer: before Python 3.13 it leaves a carriage return unquoted, and a reader breaks the line there.
-    return '"' + name.replace('"', '""') + '"' if any(mark in name for mark in ',"\r\n') else name
+def _quote(name: str) -> str:
+    # csv.writer before Python 3.13 does not quote a carriage return, and a reader ends the line there.
+    return '"' + name.replace('"', '""') + '"' if any(character in name for character in ',"\r\n') else name
 
 
-def read_triplet_file(file: Path, paths: list[str], prefix: str = "", train: npt.NDArray[np.int64] | None = None) -> pd.DataFrame:
-    """Read triplets as indices into `paths`; columns query, positive, negative; the inverse of `write_triplet_file`.
+def read_triplet_file(file: Path, paths: list[str], prefix: str = "", train_rows: npt.NDArray[np.int64] | None = None) -> pd.DataFrame:
+    """Read triplets as indices into `paths`; the inverse of `write_triplet_file`.
 
-    A name is one of `paths`, or one below the folder `prefix`, as it is given or absolute. Without a prefix, and if not one
-    name is among `paths`, the folder that the names have in common before a path is found by itself. Empty lines are skipped.
+    A name is one of `paths`, or `prefix` and one of `paths`, where the prefix may be relative or absolute. Without a prefix, and where no
+    name is among `paths`, the common folder before a path is detected. Empty lines are skipped.
 
     Args:
-        file: UTF-8, with or without a byte order mark, lines ended in any way.
+        file: UTF-8 text, with or without a byte order mark, with any line ends.
         paths: of the images.
         prefix: folder before each path.
-        train: rows of the train split, where all images must be in it.
+        train_rows: indices of the train split, which all images must be in; None for no such check.
+
+    Returns:
+        columns query, positive and negative.
 
     Raises:
-        DataError: the file cannot be read, or lines have not three names, name an image that is not in `paths` or not in
-            the train split; the first few lines are said.
+        DataError: the file cannot be read, or a line does not have three names, or has a name that is not in `paths` or not in the
+            train split; the message has the first few of these lines.
 
     """
+    # Equal names get one number, so that each is looked up once.
     number = defaultdict[str, int](count().__next__)
-    lines, names, wrong = array("q"), array("q"), []
+    lines, numbers = array("q"), array("q")
+    errors: list[tuple[int, str]] = []
     for line, fields in _records(file):
         if len(fields) == 3:
             lines.append(line)
-            names.extend([number[name] for name in fields])
+            numbers.extend([number[name] for name in fields])
         else:
-            wrong.append((line, f"{len(fields)} name{'s'[: len(fields) != 1]} instead of query,positive,negative"))
-    rows = _rows(list(number), paths, prefix)[np.array(names, dtype=np.int64)].reshape(-1, 3)
-    usable = np.zeros(len(paths) + 1, dtype=bool)  # the last is that of an unknown name, -1
-    usable[np.arange(len(paths)) if train is None else train] = True
-    bad = np.flatnonzero(~usable[rows].all(axis=1))
-    if wrong or len(bad):
-        spelled = list(number)
-        for place in bad[:NAMED].tolist():
-            column = int(np.argmin(usable[rows[place]]))
-            where = "among the images" if rows[place, column] < 0 else "in the train split"
-            wrong.append((lines[place], f"{spelled[names[3 * place + column]] or 'an empty name'} is not {where}"))
-        told = [f"line {line}: {what}" for line, what in sorted(wrong)[:NAMED]]
-        if more := len(wrong) + max(len(bad) - NAMED, 0) - len(told):
-            told.append(f"and {more:,} more lines")
-        if (rows < 0).any():
-            told.append(HINT)
-        if (~usable[rows] & (rows >= 0)).any():
-            told.append(HELD_BACK)
-        raise DataError(f"{file}, " + "\n".join(told))
+            errors.append((line, f"{len(fields)} name{'s'[: len(fields) != 1]} instead of query,positive,negative"))
+    names = list(number)
+    name_numbers = np.array(numbers, dtype=np.int64).reshape(-1, 3)
+    rows = _find_rows(names, paths, prefix)[name_numbers]
+    is_usable = np.zeros(len(paths) + 1, dtype=bool)  # The last entry is that of an unknown name, -1.
+    is_usable[np.arange(len(paths)) if train_rows is None else train_rows] = True
+    wrong = np.flatnonzero(~is_usable[rows].all(axis=1))
+    if errors or len(wrong):
+        for i in wrong[:MAX_LINES_IN_ERROR].tolist():
+            column = int(np.argmin(is_usable[rows[i]]))
+            problem = "is not among the images" if rows[i, column] < 0 else "is not in the train split"
+            errors.append((lines[i], f"{names[name_numbers[i, column]] or 'an empty name'} {problem}"))
+        num_errors = len(errors) + max(len(wrong) - MAX_LINES_IN_ERROR, 0)
+        hints = [UNKNOWN_HINT] * bool((rows < 0).any()) + [SPLIT_HINT] * bool((~is_usable[rows] & (rows >= 0)).any())
+        raise DataError(_error_message(file, errors, num_errors, hints))
     return pd.DataFrame(rows, columns=["query", "positive", "negative"])
 
 
+def _error_message(file: Path, errors: list[tuple[int, str]], num_errors: int, hints: list[str]) -> str:
+    """Return a message with the first few errors by line, the number of further ones, and the hints."""
+    messages = [f"line {line}: {problem}" for line, problem in sorted(errors)[:MAX_LINES_IN_ERROR]]
+    if num_errors > len(messages):
+        messages.append(f"and {num_errors - len(messages):,} more lines")
+    return f"{file}, " + "\n".join([*messages, *hints])
+
+
 def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Give each record that is not empty with the line that it begins in; a quoted name may hold line ends."""
+    """Yield the first line number and the fields of each record that is not empty; a quoted name may contain line ends."""
     line = 1
     try:
         with file.open(newline="", encoding="utf-8-sig", errors="backslashreplace") as text:
@@ -99,14 +113,14 @@ def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from None
     except csv.Error as error:
-        raise DataError(f"{file}, line {line}: {error}; a name with a comma stands in quotes, and quotes in it are doubled") from None
+        raise DataError(f"{file}, line {line}: {error}; put a name with a comma in quotes, and double the quotes within it") from None
 
 
-def _rows(names: list[str], paths: list[str], prefix: str) -> npt.NDArray[np.int64]:
-    """Return the row of each name, -1 for none."""
+def _find_rows(names: list[str], paths: list[str], prefix: str) -> npt.NDArray[np.int64]:
+    """Return the index into `paths` of each name, -1 for an unknown name."""
     row_of = {path: row for row, path in enumerate(paths)}
     if not prefix and not any(os.path.normpath(name) in row_of or name in row_of for name in names):
-        prefix = next(filter(None, (_folder_before(name, row_of) for name in names)), "")
+        prefix = next(filter(None, (_folder_before_path(name, row_of) for name in names)), "")
     spellings = (prefix, os.path.normpath(prefix), os.path.normpath(Path(prefix).absolute())) if prefix else ()
     folders = [f"{spelling.rstrip('/')}/" for spelling in spellings]
 
@@ -120,7 +134,7 @@ def _rows(names: list[str], paths: list[str], prefix: str) -> npt.NDArray[np.int
     return np.array([find(name) for name in names], dtype=np.int64)
 
 
-def _folder_before(name: str, row_of: dict[str, int]) -> str:
-    """Return the shortest folder before a known path, or nothing."""
-    cuts = [cut for cut, mark in enumerate(name) if mark == "/" and name[cut + 1 :] in row_of]
-    return name[: cuts[0]] or "/" if cuts else ""
+def _folder_before_path(name: str, row_of: dict[str, int]) -> str:
+    """Return the shortest folder before a known path, or an empty string."""
+    ends = [end for end, character in enumerate(name) if character == "/" and name[end + 1 :] in row_of]
+    return name[: ends[0]] or "/" if ends else ""

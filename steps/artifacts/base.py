@@ -1,25 +1,24 @@
-"""What passes between steps: folders, each with the record of what its step reported, so that a cached step can say it again."""
+"""The artifacts that steps pass to each other: folders, each with the record of what its step reported."""
 
 import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from deeprank.checksums import hash_file
 from deeprank.home import home
 from deeprank.reporting import Record
 
 RECORD, SKIPPED = "record", "skipped"
-_WORK: list[tempfile.TemporaryDirectory[str]] = []
+_temporary_folders: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def new_folder() -> Path:
-    """Return an empty folder for a step's output; it goes away with the process, after the materializer has copied it."""
-    base = home() / "work"
-    base.mkdir(parents=True, exist_ok=True)
-    folder = tempfile.TemporaryDirectory(dir=base)
-    _WORK.append(folder)
+    """Return an empty folder that is deleted when the process ends; by then the materializer has copied a step's output."""
+    parent = home() / "work"
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.TemporaryDirectory(dir=parent)
+    _temporary_folders.append(folder)
     return Path(folder.name)
 
 
@@ -31,22 +30,20 @@ class Artifact:
 
     @property
     def record(self) -> Record:
-        """What the step reported."""
+        """What the step reported; ZenML's cache keeps it, so that it can be logged again for a cached step."""
         return Record.load(self.folder / RECORD)
 
-    @classmethod
-    def skip(cls, folder: Path) -> Self:
-        """Return the output of a step that had nothing to do; steps that get it skip themselves too."""
-        (folder / SKIPPED).write_text("a step before this one found nothing to do\n")
-        return cls(folder)
+    def skip(self) -> None:
+        """Mark this as the output of a skipped step; a step with such an input is skipped too."""
+        (self.folder / SKIPPED).write_text("an earlier step had nothing to do\n")
 
     @property
     def skipped(self) -> bool:
-        """Whether the step had nothing to do."""
+        """Whether the step was skipped."""
         return (self.folder / SKIPPED).exists()
 
     def content_hash(self) -> str:
-        """Return a hash of the files, their record aside: what decides whether the next step is a cache hit."""
+        """Return a hash of the files without the record; it decides whether the next step is a cache hit."""
         files = sorted(file for file in self.folder.rglob("*") if file.is_file() and RECORD not in file.relative_to(self.folder).parts)
         lines = [f"{file.relative_to(self.folder).as_posix()} {hash_file(file)}" for file in files]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -9,7 +9,7 @@ class BundleArtifact(Artifact):
 
     @property
     def empty(self) -> bool:
-        """Whether it holds no bundle: there is no champion yet."""
+        """Whether there is no bundle in it, because there is no champion yet."""
         return not (self.folder / "config.json").exists()
 
     def open(self) -> Bundle:

@@ -1,31 +1,30 @@
-"""A pointer to one version of a catalogue."""
+"""A reference to one version of a catalogue."""
 
 import json
-from pathlib import Path
 
 from deeprank.data.catalogue import Catalogue
 from steps.artifacts.base import Artifact
 
+CATALOGUE_JSON = "catalogue.json"
+
 
 class CatalogueArtifact(Artifact):
-    """A pointer to one version of a catalogue."""
+    """A reference to one version of a catalogue."""
 
-    @classmethod
-    def write(cls, folder: Path, catalogue: Catalogue) -> "CatalogueArtifact":
+    def write(self, catalogue: Catalogue) -> None:
         """Write uri, version and fingerprint."""
-        facts = {"uri": catalogue.uri, "version": catalogue.version, "fingerprint": catalogue.fingerprint}
-        (folder / "catalogue.json").write_text(json.dumps(facts, indent=1))
-        return cls(folder)
+        reference = {"uri": catalogue.uri, "version": catalogue.version, "fingerprint": catalogue.fingerprint}
+        (self.folder / CATALOGUE_JSON).write_text(json.dumps(reference, indent=1))
 
-    def _facts(self) -> dict[str, object]:
-        facts: dict[str, object] = json.loads((self.folder / "catalogue.json").read_text())
-        return facts
+    def _reference(self) -> dict[str, object]:
+        reference: dict[str, object] = json.loads((self.folder / CATALOGUE_JSON).read_text())
+        return reference
 
     def open(self) -> Catalogue:
         """Return the catalogue."""
-        facts = self._facts()
-        return Catalogue(str(facts["uri"]), int(str(facts["version"])))
+        reference = self._reference()
+        return Catalogue(str(reference["uri"]), int(str(reference["version"])))
 
     def content_hash(self) -> str:
-        """Return the fingerprint: a version that changed nothing usable is no news downstream."""
-        return str(self._facts()["fingerprint"])
+        """Return the fingerprint: a new version with the same usable images is a cache hit for the next step."""
+        return str(self._reference()["fingerprint"])

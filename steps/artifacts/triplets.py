@@ -1,23 +1,21 @@
 """Triplets as Parquet."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from deeprank.triplets.sampling import Triplets
 from steps.artifacts.base import Artifact
 
+TRIPLETS, FINGERPRINT = "triplets.parquet", "catalogue.txt"
+
 
 class TripletsArtifact(Artifact):
     """Triplets as Parquet."""
 
-    @classmethod
-    def write(cls, folder: Path, triplets: Triplets) -> "TripletsArtifact":
+    def write(self, triplets: Triplets) -> None:
         """Write the triplets and their catalogue's fingerprint."""
-        triplets.frame.to_parquet(folder / "triplets.parquet", index=False)
-        (folder / "catalogue.txt").write_text(triplets.fingerprint)
-        return cls(folder)
+        triplets.frame.to_parquet(self.folder / TRIPLETS, index=False)
+        (self.folder / FINGERPRINT).write_text(triplets.fingerprint)
 
     def open(self) -> Triplets:
         """Return the triplets."""
-        return Triplets(pd.read_parquet(self.folder / "triplets.parquet"), (self.folder / "catalogue.txt").read_text())
+        return Triplets(pd.read_parquet(self.folder / TRIPLETS), (self.folder / FINGERPRINT).read_text())

@@ -1,4 +1,4 @@
-"""Where images come from, in order; and the download, against a repository on this disk."""
+"""The order in which `source: auto` looks for images, and the download, from a repository on this disk."""
 
 import os
 import shutil
@@ -18,62 +18,62 @@ FEW = SyntheticSettings(classes=2, images=2)
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in a project that has nothing beside it, with a state folder of its own."""
-    monkeypatch.setattr(sources, "PROJECT", tmp_path / "work" / "main")
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty state folder, without the variable DEEPRANK_DATA."""
     monkeypatch.setenv("DEEPRANK_HOME", str(tmp_path / "state"))
     monkeypatch.delenv("DEEPRANK_DATA", raising=False)
-    return tmp_path
+    return tmp_path / "state"
 
 
-def found(settings: IngestSettings) -> tuple[Path, list[str]]:
-    said: list[str] = []
-    return source_folder(settings, said.append), said
+def folder_and_messages(settings: IngestSettings) -> tuple[Path, list[str]]:
+    messages: list[str] = []
+    return source_folder(settings, messages.append), messages
 
 
-def test_a_folder_that_the_config_names_is_taken() -> None:
-    assert found(IngestSettings(source="some/where")) == (Path("some/where"), [])
+def test_a_folder_in_the_settings_is_used() -> None:
+    assert folder_and_messages(IngestSettings(source="some/where")) == (Path("some/where"), [])
 
 
-def test_auto_takes_the_given_folder_first_and_says_why(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_all(alone / "work" / "shared" / "data" / "grocery", {"x/1.png": 1})
-    monkeypatch.setenv("DEEPRANK_DATA", str(alone / "mine"))
-    folder, (line,) = found(IngestSettings())
-    assert folder == alone / "mine"
-    assert "because DEEPRANK_DATA says so" in line
+def test_auto_uses_deeprank_data_first(state_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_all(state_folder / "data" / "images", {"x/1.png": 1})
+    monkeypatch.setenv("DEEPRANK_DATA", str(tmp_path / "mine"))
+    folder, (message,) = folder_and_messages(IngestSettings())
+    assert folder == tmp_path / "mine"
+    assert "from the environment variable DEEPRANK_DATA" in message
 
 
-def test_auto_takes_the_images_beside_the_project_next(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_uses_images_in_the_state_folder_next(state_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPRANK_DATA", "")
-    shared = put_all(alone / "work" / "shared" / "data" / "grocery", {"x/1.png": 1})
-    folder, (line,) = found(IngestSettings())
-    assert folder == shared
-    assert "because it lies beside the project" in line
+    images = put_all(state_folder / "data" / "images", {"x/1.png": 1})
+    put_all(state_folder / "data" / "grocery" / "dataset", {"train/x/1.png": 1})
+    folder, (message,) = folder_and_messages(IngestSettings())
+    assert folder == images
+    assert "because this folder exists" in message
 
 
-def test_auto_takes_what_was_downloaded_next(alone: Path) -> None:
-    dataset = put_all(alone / "state" / "data" / "grocery" / "dataset", {"train/x/1.png": 1})
-    folder, (line,) = found(IngestSettings())
+def test_auto_uses_the_downloaded_grocery_images_next(state_folder: Path) -> None:
+    dataset = put_all(state_folder / "data" / "grocery" / "dataset", {"train/x/1.png": 1})
+    folder, (message,) = folder_and_messages(IngestSettings())
     assert folder == dataset
-    assert sources.GROCERY_COMMIT[:10] in line
+    assert sources.GROCERY_COMMIT[:10] in message
 
 
-def test_auto_renders_images_last_and_says_why(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(alone))
-    folder, (line,) = found(IngestSettings(synthetic=FEW))
-    assert "synthetic ones, because the public grocery images cannot be had (git is not installed)" in line
+def test_auto_uses_synthetic_images_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    folder, (message,) = folder_and_messages(IngestSettings(synthetic=FEW))
+    assert "synthetic, because the public grocery images are not available (git is not installed)" in message
     assert len(list(folder.rglob("*.jpg"))) == 4
 
 
-def test_images_are_rendered_once_for_each_setting() -> None:
+def test_synthetic_images_are_drawn_once_for_equal_settings() -> None:
     settings = IngestSettings(source="synthetic", synthetic=FEW)
-    folder, said = found(settings)
+    folder, messages = folder_and_messages(settings)
     files = sorted(folder.rglob("*.jpg"))
     times = [file.stat().st_mtime_ns for file in files]
-    assert (len(files), said) == (4, [])
-    assert found(settings)[0] == folder
+    assert (len(files), messages) == (4, [])
+    assert folder_and_messages(settings)[0] == folder
     assert [file.stat().st_mtime_ns for file in files] == times
-    other, _ = found(IngestSettings(source="synthetic", synthetic=FEW.model_copy(update={"seed": 1})))
+    other, _ = folder_and_messages(IngestSettings(source="synthetic", synthetic=FEW.model_copy(update={"seed": 1})))
     assert other != folder
     assert [path.name for path in folder.parent.iterdir() if path.name.endswith(".part")] == []
 
@@ -85,10 +85,11 @@ class Repository:
     folder: Path
 
 
-def _git(folder: Path, *words: str) -> str:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    who = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
-    return subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True, text=True, env=clean).stdout.strip()
+def _git(folder: Path, *arguments: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.strip()
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(folder.as_uri(), pinned, folder)
 
 
-def test_the_pinned_commit_is_fetched_without_what_is_no_image(repository: Repository, tmp_path: Path) -> None:
+def test_images_and_license_of_the_pinned_commit_are_fetched(repository: Repository, tmp_path: Path) -> None:
     dataset = fetch_grocery(tmp_path / "state" / "data" / "grocery", repository.url, repository.commit, host="")
     assert sorted(file.relative_to(dataset).as_posix() for file in dataset.rglob("*") if file.is_file()) == [
         "test/x/2.png",
@@ -119,25 +120,25 @@ def test_the_pinned_commit_is_fetched_without_what_is_no_image(repository: Repos
     assert [path.name for path in (tmp_path / "state" / "data").iterdir()] == ["grocery"]
 
 
-def test_a_second_fetch_finds_what_the_first_left(repository: Repository, tmp_path: Path) -> None:
+def test_a_second_fetch_uses_the_files_of_the_first(repository: Repository, tmp_path: Path) -> None:
     first = fetch_grocery(tmp_path / "grocery", repository.url, repository.commit, host="")
     shutil.rmtree(repository.folder)
     assert fetch_grocery(tmp_path / "grocery", repository.url, repository.commit, host="") == first
 
 
-def test_a_commit_that_is_not_there_leaves_nothing(repository: Repository, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"git .*fetch.* ended with"):
+def test_a_missing_commit_is_an_error_that_leaves_no_files(repository: Repository, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"git .*fetch.* exited with code"):
         fetch_grocery(tmp_path / "data" / "grocery", repository.url, "0" * 40, host="")
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_what_an_interrupted_fetch_left_is_no_obstacle(repository: Repository, tmp_path: Path) -> None:
+def test_an_interrupted_fetch_is_repeated(repository: Repository, tmp_path: Path) -> None:
     put_all(tmp_path / "grocery.part", {"dataset/train/x/half.png": b"", ".git/HEAD": b"broken"})
     dataset = fetch_grocery(tmp_path / "grocery", repository.url, repository.commit, host="")
     assert not (dataset / "train" / "x" / "half.png").exists()
 
 
-def test_without_git_nothing_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError, match="git is not installed"):
         fetch_grocery(tmp_path / "grocery")

@@ -1,4 +1,4 @@
-"""The compose file: one way to MLflow, nothing open to others, each service waits for what it needs."""
+"""The compose file: one address of MLflow, ports on loopback only, and services that wait for their dependencies."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_ports_are_open_to_this_machine_only(name: str) -> None:
+def test_ports_are_published_on_loopback_only(name: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_what_is_waited_for_is_there_and_tells_its_health(name: str) -> None:
-    for needed, how in SERVICES[name].get("depends_on", {}).items():
-        assert how == {"condition": "service_healthy"}
-        assert "healthcheck" in SERVICES[needed]
+def test_dependencies_exist_and_have_a_health_check(name: str) -> None:
+    for dependency, condition in SERVICES[name].get("depends_on", {}).items():
+        assert condition == {"condition": "service_healthy"}
+        assert "healthcheck" in SERVICES[dependency]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -29,10 +29,10 @@ def test_volumes_and_networks_are_declared(name: str) -> None:
     assert set(SERVICES[name].get("networks", [])) <= set(COMPOSE["networks"])
 
 
-def test_all_who_track_do_it_through_the_server() -> None:
+def test_every_client_of_mlflow_uses_the_server() -> None:
     tracking = {name: service["environment"].get("MLFLOW_TRACKING_URI") for name, service in SERVICES.items()}
     assert tracking == {"postgres": None, "mlflow": None, "service": "http://mlflow:5000", "pipeline": "http://mlflow:5000"}
-    (hosts,) = [word for word in SERVICES["mlflow"]["command"] if word.startswith("--allowed-hosts=")]
+    (hosts,) = [argument for argument in SERVICES["mlflow"]["command"] if argument.startswith("--allowed-hosts=")]
     assert "mlflow:5000" in hosts.removeprefix("--allowed-hosts=").split(",")
 
 
@@ -41,12 +41,12 @@ def test_the_pipeline_is_a_job() -> None:
     assert "restart" not in SERVICES["pipeline"]
 
 
-def test_no_password_stands_in_the_file() -> None:
-    secret = [
+def test_the_file_holds_no_password() -> None:
+    secrets = [
         value
         for service in SERVICES.values()
         for key, value in service["environment"].items()
-        if any(word in key for word in ("PASSWORD", "TOKEN"))
+        if any(name in key for name in ("PASSWORD", "TOKEN"))
     ]
-    assert len(secret) == 4
-    assert all(value.startswith("${") for value in secret)
+    assert len(secrets) == 4
+    assert all(value.startswith("${") for value in secrets)

@@ -1,4 +1,4 @@
-"""The image, built on a base that this machine makes itself, as no registry of images may be within reach."""
+"""The container image, built on a base image made by debootstrap, because no image registry may be reachable."""
 
 import os
 import shlex
@@ -20,7 +20,7 @@ from deeprank.data.catalogue import Catalogue
 from deeprank.home import PROJECT
 from deeprank.models.bundle import Bundle
 from deeprank.triplets.sampling import Triplets
-from tests.serving.conftest import make_checked_release
+from tests.registry_fixtures import make_release_with_canary
 
 TOOLS = ("apt-get", "buildah", "debootstrap", "make", "podman", "runc")
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -32,43 +32,45 @@ pytestmark = [
 ]
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deeprank"
-# Seconds for the base, for the image, and for a container to come up.
-BASE_LIMIT, BUILD_LIMIT, START_LIMIT = 900, 2400, 300
-# A mirror of packages that stands still is past its date some day.
-APT = 'Acquire::Check-Valid-Until "false";\nAcquire::Check-Date "false";\n'
-RUN = ("podman", "run", "--runtime", "runc", "--ulimit", "nofile=20000:20000", "--ulimit", "nproc=4096:4096", "--network=host")
+# Time limits for the base image, the image, and the start of a container.
+BASE_TIMEOUT_S, BUILD_TIMEOUT_S, START_TIMEOUT_S = 900, 2400, 300
+# The release files of a frozen package mirror expire.
+APT_CONFIG = 'Acquire::Check-Valid-Until "false";\nAcquire::Check-Date "false";\n'
+PODMAN_RUN = ("podman", "run", "--runtime", "runc", "--ulimit", "nofile=20000:20000", "--ulimit", "nproc=4096:4096", "--network=host")
 TOKEN = "as-long-as-a-token-is"
 
 
-def _run(*command: str | Path, limit: int = 600) -> str:
-    """Run a command, and end it with all its children where it takes too long; return what it prints."""
-    words = ["timeout", "--kill-after=30", str(limit), *map(str, command)]
-    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{shlex.join(words)}: {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
-    return done.stdout
+def _run(*command: str | Path, timeout_s: int = 600) -> str:
+    """Run a command and return its standard output; after a timeout the command and its child processes are killed."""
+    arguments = ["timeout", "--kill-after=30", str(timeout_s), *map(str, command)]
+    process = subprocess.run(arguments, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, f"{shlex.join(arguments)}: {process.returncode}\n{process.stdout[-4000:]}{process.stderr[-4000:]}"
+    return process.stdout
 
 
 def _mirror() -> str:
-    """Return where this machine gets Debian's packages from."""
+    """Return the URL of this machine's Debian mirror."""
     for line in _run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)").splitlines():
         uri, release = line.split()
         if release == "bookworm" and urlsplit(uri).path.strip("/").endswith("debian"):
             return uri
-    pytest.skip("apt knows no mirror of Debian bookworm")
+    pytest.skip("apt has no mirror of Debian bookworm")
 
 
 def _debian(folder: Path) -> Path:
-    """Return the archive of a minimal Debian with Python; it is made once and kept."""
+    """Return the archive of a minimal Debian with Python, which is cached after the first call."""
     archive = CACHE / "bookworm-python3.tar"
     if not archive.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        root, part = folder / "root", archive.with_suffix(f".{os.getpid()}")
+        root, partial = folder / "root", archive.with_suffix(f".{os.getpid()}")
         packages = "--include=ca-certificates,python3,python3-venv"
-        _run("debootstrap", "--variant=minbase", packages, "bookworm", root, _mirror(), limit=BASE_LIMIT)
-        (root / "etc" / "apt" / "apt.conf.d" / "99mirror").write_text(APT)
-        _run("tar", "--create", "--numeric-owner", "--exclude=./dev/*", "--exclude=./var/cache/apt/*.bin", "-C", root, "--file", part, ".")
+        _run("debootstrap", "--variant=minbase", packages, "bookworm", root, _mirror(), timeout_s=BASE_TIMEOUT_S)
+        (root / "etc" / "apt" / "apt.conf.d" / "99mirror").write_text(APT_CONFIG)
+        _run(
+            "tar", "--create", "--numeric-owner", "--exclude=./dev/*", "--exclude=./var/cache/apt/*.bin", "-C", root, "--file", partial, "."
+        )
         shutil.rmtree(root)
-        part.rename(archive)
+        partial.rename(archive)
     return archive
 
 
@@ -87,22 +89,22 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _pip_settings() -> list[str]:
-    """Return the build arguments that let pip find packages as it does on this machine, with the folders that its settings name."""
-    found: dict[str, str] = {}
+    """Return build arguments with the settings of pip on this machine, and volumes of the folders that they name."""
+    settings: dict[str, str] = {}
     for line in sorted(_run(sys.executable, "-m", "pip", "config", "list").splitlines(), key=lambda line: line.startswith(":env:")):
         key, _, value = line.partition("=")
-        found[key.rpartition(".")[2]] = literal_eval(value)
+        settings[key.rpartition(".")[2]] = literal_eval(value)
     arguments = []
-    if "cert" in found:
-        # Not where it is here: the image has certificates of its own there.
-        arguments += ["--volume", f"{found['cert']}:/run/pip.crt:ro", "--build-arg", "PIP_CERT=/run/pip.crt"]
+    if "cert" in settings:
+        # Not at its own path: the image has other certificates there.
+        arguments += ["--volume", f"{settings['cert']}:/run/pip.crt:ro", "--build-arg", "PIP_CERT=/run/pip.crt"]
     for key in ("index-url", "extra-index-url", "find-links"):
-        words = found.get(key, "").split()
-        if words:
-            arguments += ["--build-arg", f"PIP_{key.replace('-', '_').upper()}={' '.join(words)}"]
-        for word in words:
-            # The files of an index may lie beside the folder of its pages.
-            folder = Path(urlsplit(word).path).parent if word.startswith("file:") else Path(word)
+        locations = settings.get(key, "").split()
+        if locations:
+            arguments += ["--build-arg", f"PIP_{key.replace('-', '_').upper()}={' '.join(locations)}"]
+        for location in locations:
+            # The files of an index may be next to the folder of its pages.
+            folder = Path(urlsplit(location).path).parent if location.startswith("file:") else Path(location)
             if folder.is_absolute() and folder.is_dir():
                 arguments += ["--volume", f"{folder}:{folder}:ro"]
     return arguments
@@ -110,11 +112,11 @@ def _pip_settings() -> list[str]:
 
 @pytest.fixture(scope="module")
 def image(base: str) -> Iterator[str]:
-    """What `make image` builds; PyTorch comes from where pip has it here."""
+    """The image of `make image`, with PyTorch from the package index of this machine."""
     name = f"localhost/deeprank-test:{os.getpid()}"
     arguments = shlex.join(["--build-arg", "TORCH_INDEX=", *_pip_settings()])
     builder = "buildah bud --isolation chroot --format docker"
-    _run("make", "image", f"IMAGE={name}", f"BUILD={builder}", f"BASE_IMAGE={base}", f"IMAGE_ARGS={arguments}", limit=BUILD_LIMIT)
+    _run("make", "image", f"IMAGE={name}", f"BUILD={builder}", f"BASE_IMAGE={base}", f"IMAGE_ARGS={arguments}", timeout_s=BUILD_TIMEOUT_S)
     yield name
     _run("buildah", "rmi", "--force", name)
 
@@ -124,52 +126,52 @@ def release(
     catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, triplets: Triplets, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A release in a folder, with its canary."""
-    folder = make_checked_release(tmp_path_factory.mktemp("served") / "release", catalogue, bundle, embeddings, triplets)
-    # pytest's folders are for their owner only, which the container's user is not.
+    folder = make_release_with_canary(tmp_path_factory.mktemp("served") / "release", catalogue, bundle, embeddings, triplets)
+    # pytest's folders are readable by their owner only; the container has another user.
     _run("chmod", "--recursive", "a+rX", folder)
     return folder
 
 
 @pytest.fixture
 def container(image: str, release: Path, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
-    """The service in a container: its name, and where it answers."""
+    """The service in a container: the container's name, and the URL of the service."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     name = f"deeprank-test-{os.getpid()}"
     volumes = ["--volume", f"{release}:/release:ro", "--volume", f"{catalogue.uri}:{catalogue.uri}:ro"]
     serve = ["serve", "--model", "/release", "--host", "127.0.0.1", "--port", str(port)]
-    _run(*RUN, "--detach", "--name", name, "--env", f"DEEPRANK_TOKEN={TOKEN}", *volumes, image, *serve, limit=START_LIMIT)
+    _run(*PODMAN_RUN, "--detach", "--name", name, "--env", f"DEEPRANK_TOKEN={TOKEN}", *volumes, image, *serve, timeout_s=START_TIMEOUT_S)
     try:
         yield name, f"http://127.0.0.1:{port}"
     finally:
         _run("podman", "rm", "--force", "--volumes", name)
 
 
-def _wait(name: str, url: str) -> None:
-    until = time.monotonic() + START_LIMIT
+def _wait_for_service(name: str, url: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
             assert httpx.get(f"{url}/healthz").status_code == 200
             return
         except httpx.TransportError:
             running = _run("podman", "inspect", "--format", "{{.State.Running}}", name).strip()
-            assert running == "true" and time.monotonic() < until, _run("sh", "-c", f"podman logs {name} 2>&1")
+            assert running == "true" and time.monotonic() < deadline, _run("sh", "-c", f"podman logs {name} 2>&1")
             time.sleep(1)
 
 
 def test_a_container_serves_a_release(container: tuple[str, str], catalogue: Catalogue, synthetic_folder: Path) -> None:
     name, url = container
-    _wait(name, url)
+    _wait_for_service(name, url)
     row = catalogue.frame.iloc[0]
     image = (synthetic_folder / row["path"]).read_bytes()
     with httpx.Client(base_url=url, timeout=60) as client:
-        asked = {"files": {"image": image}, "data": {"k": "3"}}
-        assert client.post("/v1/search", **asked).status_code == 401
+        query = {"files": {"image": image}, "data": {"k": "3"}}
+        assert client.post("/v1/search", **query).status_code == 401
         client.headers["Authorization"] = f"Bearer {TOKEN}"
-        answer = client.post("/v1/search", **asked)
-        assert answer.status_code == 200, answer.text
-        nearest = answer.json()["neighbors"][0]
+        response = client.post("/v1/search", **query)
+        assert response.status_code == 200, response.text
+        nearest = response.json()["neighbors"][0]
         assert (nearest["id"], nearest["label"]) == (row["id"], row["label"])
         assert nearest["distance"] == pytest.approx(0, abs=1e-3)
         assert client.get(f"/v1/images/{row['id']}").headers["content-type"] == "image/jpeg"
@@ -177,14 +179,14 @@ def test_a_container_serves_a_release(container: tuple[str, str], catalogue: Cat
     assert _run("podman", "exec", name, "id", "--user").strip() == "1000"
 
 
-def test_a_service_that_does_not_answer_is_unwell_and_a_job_is_well(image: str) -> None:
-    healthy = ("-S", "docker/healthcheck.py")
-    _run(*RUN, "--rm", "--entrypoint", "python", image, *healthy)
+def test_the_health_check_fails_only_for_a_silent_service(image: str) -> None:
+    health_check = ("-S", "docker/healthcheck.py")
+    _run(*PODMAN_RUN, "--rm", "--entrypoint", "python", image, *health_check)
     with pytest.raises(AssertionError, match="Connection refused"):
-        _run(*RUN, "--rm", "--entrypoint", "python", image, *healthy, "serve", "--port", "1")
+        _run(*PODMAN_RUN, "--rm", "--entrypoint", "python", image, *health_check, "serve", "--port", "1")
 
 
-def test_a_job_sets_up_its_state_as_user_1000_and_asks_for_its_config(image: str) -> None:
-    told = _run(*RUN, "--rm", image, "run", "configs/no-such-file.yaml", "--help")
-    assert "Run the training pipeline" in told
-    assert _run(*RUN, "--rm", "--entrypoint", "sh", image, "-c", "command -v cc gcc c++ make || id --user").strip() == "1000"
+def test_a_job_sets_up_its_state_as_user_1000(image: str) -> None:
+    output = _run(*PODMAN_RUN, "--rm", image, "run", "configs/no-such-file.yaml", "--help")
+    assert "Run the training pipeline" in output
+    assert _run(*PODMAN_RUN, "--rm", "--entrypoint", "sh", image, "-c", "command -v cc gcc c++ make || id --user").strip() == "1000"

@@ -1,4 +1,4 @@
-"""A copy of the project, used as its user would: through its commands, in an environment of its own."""
+"""A copy of the project, used through its commands, with a state folder of its own."""
 
 import json
 import os
@@ -13,8 +13,8 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 COPIED = ("pipelines", "steps", "deeprank", "configs", "pyproject.toml", "constraints.txt")
-# What the environment of this very process was given for the real project.
-OURS = ("DEEPRANK_", "ZENML_", "MLFLOW_")
+# Variables that point to the state folder of this process.
+STATE_VARIABLES = ("DEEPRANK_", "ZENML_", "MLFLOW_")
 
 LAST_RUN = """
 import json
@@ -22,6 +22,7 @@ from zenml.client import Client
 run = Client().list_pipeline_runs(sort_by="desc:created", size=1, hydrate=True).items[0]
 print(json.dumps({"name": run.name, "steps": {name: step.status.value for name, step in run.steps.items()}}))
 """
+COUNT_RUNS = "import json; from zenml.client import Client; print(json.dumps(Client().list_pipeline_runs().total))"
 MLFLOW_RUN = """
 import json, sys
 from mlflow import MlflowClient
@@ -35,31 +36,31 @@ print(json.dumps({"metrics": run.data.metrics, "params": run.data.params, "tags"
 
 
 @dataclass(frozen=True)
-class Copy:
-    """The copied project and how to run things in it."""
+class ProjectCopy:
+    """The copied project, and how to run commands in it."""
 
     folder: Path
 
-    def _prepared(self, command: tuple[str, ...]) -> dict[str, Any]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    def _arguments(self, command: tuple[str, ...]) -> dict[str, Any]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(STATE_VARIABLES)}
         environment |= {"PYTHONPATH": str(self.folder), "COLUMNS": "200"}
         return {"args": [str(Path(sys.executable).with_name(command[0])), *command[1:]], "cwd": self.folder, "env": environment}
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(**self._prepared(command))
+        return subprocess.Popen(**self._arguments(command))
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(**self._prepared(command), capture_output=True, text=True, check=False)
-        assert not check or done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        return done
+        result = subprocess.run(**self._arguments(command), capture_output=True, text=True, check=False)
+        assert not check or result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+        return result
 
     def python(self, code: str, *arguments: str) -> Any:
         return json.loads(self.run("python", "-c", code, *arguments).stdout.splitlines()[-1])
 
-    def pipeline(self, config: str = "configs/smoke.yaml") -> dict[str, Any]:
-        """Run the pipeline as typed in the README; return its name and the status of each step."""
-        self.run("zenml", "pipeline", "run", "pipelines.training", "-c", config)
-        return self.python(LAST_RUN)
+    def pipeline(self, *settings: str, config: str = "configs/smoke.yaml") -> dict[str, Any]:
+        """Run the training pipeline; return name, log and models after it, and the status of each step."""
+        result = self.run("deeprank", "run", config, *(word for setting in settings for word in ("--set", setting)))
+        return self.python(LAST_RUN) | {"log": result.stdout + result.stderr, "models": self.models()}
 
     def mlflow_run(self, name: str) -> dict[str, Any]:
         return self.python(MLFLOW_RUN, name)
@@ -68,15 +69,21 @@ class Copy:
         return json.loads(self.run("deeprank", "models", "--name", "smoke", "--json").stdout)
 
 
-@pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    folder = tmp_path_factory.mktemp("project")
+def copy_project(folder: Path) -> ProjectCopy:
+    """Copy the project and set up its state folder."""
+    folder.mkdir(exist_ok=True)
     for name in COPIED:
         source = PROJECT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / name)
-    copy = Copy(folder)
-    copy.run("python", "-m", "pipelines.setup")
-    return copy
+    project = ProjectCopy(folder)
+    project.run("python", "-m", "pipelines.setup")
+    return project
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> ProjectCopy:
+    """The project that several tests share."""
+    return copy_project(tmp_path_factory.mktemp("project"))

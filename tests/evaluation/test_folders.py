@@ -1,5 +1,6 @@
-"""Evaluating a model on two folders."""
+"""Evaluation of a model on two folders."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -19,31 +20,41 @@ from tests.drawing import put_all
 
 @pytest.fixture(scope="module")
 def halves(synthetic_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Catalogue, Catalogue]:
-    """The first three images of each class ask, the others are searched."""
+    """The first three images of each class are queries, the others are the gallery."""
     folder = tmp_path_factory.mktemp("halves")
     for file in sorted(synthetic_folder.rglob("*.jpg")):
-        target = folder / ("asks" if int(file.stem) < 3 else "searched") / file.relative_to(synthetic_folder)
+        target = folder / ("queries" if int(file.stem) < 3 else "gallery") / file.relative_to(synthetic_folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, target)
-    asks, searched = (ingest_folder(folder / name, str(folder / "catalogues"), lambda _: None) for name in ("asks", "searched"))
-    return asks, searched
+    queries, gallery = (ingest_folder(folder / name, str(folder / "catalogues"), lambda _: None) for name in ("queries", "gallery"))
+    return queries, gallery
 
 
-def test_every_image_of_one_folder_asks_the_other(halves: tuple[Catalogue, Catalogue], bundle: Bundle) -> None:
-    asks, searched = halves
-    found = evaluate_folders(bundle, asks, searched)
+def test_every_image_of_the_first_folder_is_a_query(halves: tuple[Catalogue, Catalogue], bundle: Bundle) -> None:
+    result = evaluate_folders(bundle, *halves)
     model, preprocessing = bundle.load()
-    queries, gallery = (embed_catalogue(model, preprocessing, part, np.arange(len(part.frame))) for part in halves)
-    codes = encode_hierarchy(asks.frame["label"].tolist() + searched.frame["label"].tolist())
+    queries, gallery = (embed_catalogue(model, preprocessing, half, np.arange(len(half.frame))) for half in halves)
+    codes = encode_hierarchy([label for half in halves for label in half.frame["label"]])
     expected = query_table(queries, codes[: len(queries)], gallery, codes[len(queries) :], RelevanceWeights())
-    assert len(found.queries) == 18
+    assert len(result.queries) == 18
     for name in expected:
-        assert found.metrics[name].value == pytest.approx(expected[name].mean())
-    # P x N triplets of each of the 18 queries.
-    assert found.metrics["triplet_accuracy"].count == 18 * 2 * 2
+        assert result.metrics[name].value == pytest.approx(expected[name].mean())
+    # 2 positives x 2 negatives for each of the 18 queries.
+    assert result.metrics["triplet_accuracy"].count == 18 * 2 * 2
 
 
-def test_folders_without_a_common_class_cannot_be_compared(halves: tuple[Catalogue, Catalogue], bundle: Bundle, tmp_path: Path) -> None:
+def test_one_image_per_class_is_enough_for_a_gallery(synthetic_folder: Path, bundle: Bundle, tmp_path: Path) -> None:
+    for file in synthetic_folder.rglob("*.jpg"):
+        target = tmp_path / ("gallery" if file.stem == "000" else "queries") / file.relative_to(synthetic_folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+    queries, gallery = (ingest_folder(tmp_path / name, str(tmp_path / "c"), lambda _: None) for name in ("queries", "gallery"))
+    nested = evaluate_folders(bundle, queries, gallery).nested()
+    assert 0 <= nested["fine"]["recall_at_1"] <= 1
+    assert "NaN" not in json.dumps(evaluate_folders(bundle, gallery, queries).nested())
+
+
+def test_folders_without_a_common_class_are_refused(halves: tuple[Catalogue, Catalogue], bundle: Bundle, tmp_path: Path) -> None:
     put_all(tmp_path / "other", {"elsewhere/1.png": 1, "elsewhere/2.png": 2, "nowhere/3.png": 3})
     other = ingest_folder(tmp_path / "other", str(tmp_path / "catalogues"), lambda _: None)
     with pytest.raises(DataError, match=r"no class of the queries \(elsewhere, …\) is in the gallery \(bottles/"):

@@ -1,4 +1,4 @@
-"""A bundle is the same model wherever it is opened, or an error that names the file."""
+"""A loaded bundle is the saved model; a damaged one is an error that names the file."""
 
 import json
 import shutil
@@ -13,15 +13,15 @@ from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ModelError
 from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_model import ModelSettings, create_model
-from deeprank.models.inference import embed_jpegs
 from deeprank.models.preprocessing import Preprocessing
+from tests.models.embedding import embed_jpegs
 
 FILES = ["config.json", "model.safetensors", "preprocessing.json"]
 
 
 @pytest.fixture
 def copy(bundle: Bundle, tmp_path: Path) -> Bundle:
-    """A copy to break."""
+    """A copy to damage."""
     return Bundle(Path(shutil.copytree(bundle.folder, tmp_path / "copy")))
 
 
@@ -34,17 +34,17 @@ def copy(bundle: Bundle, tmp_path: Path) -> Bundle:
     ],
     ids=["none", "no head", "package"],
 )
-def test_a_loaded_bundle_embeds_as_the_net_that_was_saved(settings: ModelSettings, catalogue: Catalogue, tmp_path: Path) -> None:
+def test_a_loaded_bundle_embeds_as_the_saved_model(settings: ModelSettings, catalogue: Catalogue, tmp_path: Path) -> None:
     torch.manual_seed(1)
     model, preprocessing = create_model(settings).eval(), Preprocessing(size=48)
     saved = Bundle.save(tmp_path / "b", model, settings, preprocessing, {"catalogue": "abc"})
-    loaded, how = Bundle(tmp_path / "b").load()
+    loaded, loaded_preprocessing = Bundle(tmp_path / "b").load()
     assert not loaded.training
-    jpegs = catalogue.images([0, 20, 40])
-    assert np.array_equal(embed_jpegs(loaded, how, jpegs), embed_jpegs(model, preprocessing, jpegs))
-    assert how == preprocessing
+    jpegs = catalogue.read_jpegs([0, 20, 40])
+    assert np.array_equal(embed_jpegs(loaded, loaded_preprocessing, jpegs), embed_jpegs(model, preprocessing, jpegs))
+    assert loaded_preprocessing == preprocessing
     assert saved.config["facts"] == {"catalogue": "abc"}
-    assert ModelSettings.model_validate(saved.config["started_from"]) == settings
+    assert ModelSettings.model_validate(saved.config["initial_model"]) == settings
     assert saved.config["embedding_dim"] == model.embedding_dim
 
 
@@ -53,7 +53,7 @@ def test_a_bundle_is_three_files_and_no_pickle(bundle: Bundle) -> None:
     assert (bundle.folder / "model.safetensors").read_bytes()[:2] != b"PK"
 
 
-def test_the_models_identity_is_the_hash_of_its_weights(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_hash_of_the_weights_identifies_the_model(bundle: Bundle, tmp_path: Path) -> None:
     model, preprocessing = bundle.load()
     settings = ModelSettings.model_validate(bundle.config["model"])
     again = Bundle.save(tmp_path / "again", model, settings, preprocessing, {})
@@ -64,45 +64,45 @@ def test_the_models_identity_is_the_hash_of_its_weights(bundle: Bundle, tmp_path
 
 
 @pytest.mark.parametrize("name", FILES[1:])
-@pytest.mark.parametrize("place", [0.1, 0.5, 1.0])
-def test_one_flipped_bit_is_noticed_and_the_file_named(copy: Bundle, name: str, place: float) -> None:
+@pytest.mark.parametrize("position", [0.1, 0.5, 1.0])
+def test_one_flipped_bit_is_detected(copy: Bundle, name: str, position: float) -> None:
     file = copy.folder / name
     data = bytearray(file.read_bytes())
-    data[int(place * (len(data) - 1))] ^= 1
+    data[int(position * (len(data) - 1))] ^= 1
     file.write_bytes(data)
     with pytest.raises(ModelError, match=f"{file} is damaged"):
         copy.load()
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_named(copy: Bundle, name: str) -> None:
+def test_a_missing_file_is_reported(copy: Bundle, name: str) -> None:
     (copy.folder / name).unlink()
     with pytest.raises(ModelError, match=name):
         copy.load()
 
 
-def test_a_cut_config_is_named(copy: Bundle) -> None:
+def test_a_truncated_config_is_reported(copy: Bundle) -> None:
     (copy.folder / "config.json").write_text('{"format": 1,')
     with pytest.raises(ModelError, match=r"config\.json is damaged"):
         copy.load()
 
 
-def test_another_format_is_refused(copy: Bundle) -> None:
+def test_an_older_bundle_is_refused_with_advice(copy: Bundle) -> None:
     config = json.loads((copy.folder / "config.json").read_text())
-    (copy.folder / "config.json").write_text(json.dumps(config | {"format": 99}))
-    with pytest.raises(ModelError, match="format 99 is not the format 3 that this version reads"):
+    (copy.folder / "config.json").write_text(json.dumps(config | {"format": 3}))
+    with pytest.raises(ModelError, match=r"config\.json: format 3 is not the format 4 that this version reads; train again"):
         copy.load()
 
 
-def test_a_net_that_does_not_fit_its_weights_is_refused(copy: Bundle) -> None:
+def test_settings_that_do_not_fit_the_weights_are_refused(copy: Bundle) -> None:
     config = json.loads((copy.folder / "config.json").read_text())
     config["model"]["embedding_dim"] = 8
     del config["checksum"]
     write_manifest(copy.folder / "config.json", config)
-    with pytest.raises(ModelError, match="does not fit this version"):
+    with pytest.raises(ModelError, match="does not fit this version of deeprank"):
         copy.load()
 
 
-def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=f"{tmp_path} is no model bundle"):
         Bundle(tmp_path).load()

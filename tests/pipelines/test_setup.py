@@ -1,9 +1,9 @@
-"""The stack's tracker follows MLFLOW_TRACKING_URI, to a server too, and with the credentials of the environment."""
+"""The stack's tracker uses MLFLOW_TRACKING_URI, also for a server, with the credentials of the environment."""
 
 import pytest
 from zenml.integrations.mlflow.flavors.mlflow_experiment_tracker_flavor import MLFlowExperimentTrackerConfig
 
-from pipelines.setup import tracking
+from pipelines.setup import tracker_configuration
 
 SERVER = "http://mlflow:5000"
 
@@ -17,11 +17,13 @@ SERVER = "http://mlflow:5000"
         ({"URI": SERVER, "USERNAME": "u", "PASSWORD": "p"}, ("u", None)),
     ],
 )
-def test_zenml_takes_the_tracker(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: tuple[str | None, ...]) -> None:
+def test_zenml_accepts_the_tracker_configuration(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: tuple[str | None, ...]
+) -> None:
     for name in ("TOKEN", "USERNAME", "PASSWORD"):
         monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
-    config = MLFlowExperimentTrackerConfig.model_validate(tracking())
+    config = MLFlowExperimentTrackerConfig.model_validate(tracker_configuration())
     assert (config.tracking_username, config.tracking_token) == expected
     assert config.tracking_uri == environment["URI"]

@@ -1,4 +1,4 @@
-"""The stack files are what `zenml stack import` reads, and ZenML's own models take every value; no cluster is here to run them on."""
+"""The stack files have the format of `zenml stack import`, and ZenML's own models accept every value. Nothing is run."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ FLAVORS = {
 
 
 @pytest.mark.parametrize("file", STACKS, ids=lambda file: file.stem)
-def test_a_stack_file_holds_what_zenml_reads(file: Path) -> None:
+def test_a_stack_file_is_valid_for_zenml(file: Path) -> None:
     stack = yaml.safe_load(file.read_text())
     assert stack["zenml_version"] == zenml.__version__
     assert stack["stack_name"] == f"deeprank-{file.stem}"
@@ -46,12 +46,12 @@ def test_a_stack_file_holds_what_zenml_reads(file: Path) -> None:
         assert set(component["configuration"]) <= set(flavor.config_class.model_fields), component
         if component["flavor"] == "kubeflow":
             pytest.importorskip("kubernetes", reason="ZenML's Kubeflow settings import the kubernetes package")
-        # A reference to a secret is resolved where the secret is.
+        # References to secrets are resolved on the server.
         plain = {key: value.strip("{}") if isinstance(value, str) else value for key, value in component["configuration"].items()}
         flavor.config_class.model_validate(plain)
 
 
-@pytest.mark.parametrize(("flavor", "takes"), [("local", False), ("kubernetes", True), ("kubeflow", True)])
-def test_which_orchestrators_take_schedules_of_zenml(flavor: str, takes: bool) -> None:
+@pytest.mark.parametrize(("flavor", "schedulable"), [("local", False), ("kubernetes", True), ("kubeflow", True)])
+def test_which_orchestrators_take_schedules(flavor: str, schedulable: bool) -> None:
     config = FLAVORS[StackComponentType.ORCHESTRATOR, flavor].config_class
-    assert config.is_schedulable.fget(config.model_construct()) is takes
+    assert config.is_schedulable.fget(config.model_construct()) is schedulable

@@ -1,4 +1,4 @@
-"""A config is read to the letter: file, key and the nearest right one are named."""
+"""The strict check of configs: an error names file, key and the nearest known key."""
 
 from pathlib import Path
 
@@ -6,22 +6,27 @@ import pytest
 
 from deeprank.errors import ConfigError
 from deeprank.home import PROJECT
+from deeprank.settings import read_yaml
+from pipelines.refreshing import refreshing
 from pipelines.retraining import retraining
-from pipelines.strict import check_config
+from pipelines.strict import check_config, without_extends
 from pipelines.training import training
 
 # Configs of another pipeline than training.
-OTHERS = {"retrain": retraining}
+OTHERS = {"retrain": retraining, "refresh": refreshing}
+
+
+def write(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
 
 
 def check(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "config.yaml"
-    file.write_text(text)
-    check_config(file, training.entrypoint)
+    check_config(write(tmp_path / "config.yaml", text), training.entrypoint)
 
 
 @pytest.mark.parametrize("config", sorted((PROJECT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
-def test_the_configs_of_the_project_are_right(config: Path) -> None:
+def test_the_configs_of_the_project_are_valid(config: Path) -> None:
     check_config(config, OTHERS.get(config.stem, training).entrypoint)
 
 
@@ -34,10 +39,10 @@ def test_the_configs_of_the_project_are_right(config: Path) -> None:
         "parameters:\n  train: {}\n",
         "enable_cache: false\nsteps:\n  evaluate: {enable_cache: false}\n",
         "extra: {anything: goes}\nparameters:\n  train: {epochs: 2, learning_rate: 3e-4}\n",
-        "parameters:\n  train:\n    losses: [{name: RankingHinge, kwargs: {margin: 0.5}}]\n",
+        "parameters:\n  train:\n    losses: [{name: TripletMarginLoss, kwargs: {margin: 0.5}}]\n",
     ],
 )
-def test_what_is_known_passes(tmp_path: Path, text: str) -> None:
+def test_known_keys_pass(tmp_path: Path, text: str) -> None:
     check(tmp_path, text)
 
 
@@ -57,19 +62,19 @@ def test_what_is_known_passes(tmp_path: Path, text: str) -> None:
         ("parameters:\n  register:\n    promotion: {flor: 0.5}\n", "parameters.register.promotion.flor", "floor"),
     ],
 )
-def test_a_misspelt_key_is_named_with_its_file_and_the_nearest_right_one(tmp_path: Path, text: str, key: str, nearest: str) -> None:
+def test_a_misspelled_key_is_named_with_the_nearest_one(tmp_path: Path, text: str, key: str, nearest: str) -> None:
     with pytest.raises(ConfigError) as error:
         check(tmp_path, text)
     assert f"{tmp_path / 'config.yaml'}: unknown key {key}; did you mean {nearest}?" in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["qqqqqq: 1\n", "parameters: {qqqqqq: 1}\n", "parameters: {train: {qqqqqq: 1}}\n"])
-def test_where_nothing_is_near_the_known_keys_are_listed(tmp_path: Path, text: str) -> None:
+def test_known_keys_are_listed_if_none_is_near(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"unknown key .*qqqqqq; known: .*, "):
         check(tmp_path, text)
 
 
-def test_every_wrong_key_of_a_room_is_named_at_once(tmp_path: Path) -> None:
+def test_all_wrong_keys_of_a_section_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         check(tmp_path, "parameters:\n  train: {epocs: 3, sed: 1, epochs: none}\n")
     assert "did you mean epochs?" in str(error.value)
@@ -78,7 +83,7 @@ def test_every_wrong_key_of_a_room_is_named_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "key", "found"),
+    ("text", "key", "message"),
     [
         ("parameters:\n  train: {epochs: many}\n", "parameters.train.epochs", "'many'"),
         ("parameters:\n  train: {epochs: 0}\n", "parameters.train.epochs", "0"),
@@ -90,11 +95,11 @@ def test_every_wrong_key_of_a_room_is_named_at_once(tmp_path: Path) -> None:
         ("parameters:\n  ingest: {shares: {train: 0.5}}\n", "parameters.ingest.shares", "train + val + test must be 1"),
     ],
 )
-def test_a_value_of_the_wrong_type_or_range_is_named_with_its_file(tmp_path: Path, text: str, key: str, found: str) -> None:
+def test_a_value_of_wrong_type_or_range_is_named(tmp_path: Path, text: str, key: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         check(tmp_path, text)
     assert f"{tmp_path / 'config.yaml'}: {key}: " in str(error.value)
-    assert found in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +107,7 @@ def test_a_value_of_the_wrong_type_or_range_is_named_with_its_file(tmp_path: Pat
     [
         ("parameters:\n  train: {epochs: 2}\n  ingest: {}\n  train: {epochs: 3}\n", "train", "2 and 4"),
         ("parameters:\n  train:\n    epochs: 2\n    seed: 1\n    'epochs': 2\n", "epochs", "3 and 5"),
-        ("parameters:\n  train: {losses: [{name: RankingHinge, name: SupConLoss}]}\n", "name", "2 and 2"),
+        ("parameters:\n  train: {losses: [{name: TripletMarginLoss, name: SupConLoss}]}\n", "name", "2 and 2"),
         ("enable_cache: true\nparameters: {}\nenable_cache: false\n", "enable_cache", "1 and 3"),
     ],
 )
@@ -112,32 +117,71 @@ def test_a_key_given_twice_is_named_with_both_lines(tmp_path: Path, text: str, k
     assert str(error.value) == f"{tmp_path / 'config.yaml'}: {key} is given twice, in lines {lines}: keep one of them"
 
 
-def test_the_same_key_in_two_places_is_not_given_twice(tmp_path: Path) -> None:
+def test_the_same_key_in_two_sections_is_allowed(tmp_path: Path) -> None:
     check(tmp_path, "parameters:\n  train: &same {seed: 1}\n  cluster: {seed: 1}\n  sample_triplets: {<<: *same, seed: 2}\n")
 
 
 @pytest.mark.parametrize("step", ["train", "evaluate"])
-@pytest.mark.parametrize("given", ["{settings: {epocs: 3}}", "{settings: {epochs: 3}}", "{sauce: 1}", "{}", "3", ""])
-def test_parameters_of_a_step_are_refused_with_where_they_belong(tmp_path: Path, step: str, given: str) -> None:
+@pytest.mark.parametrize("parameters", ["{settings: {epocs: 3}}", "{settings: {epochs: 3}}", "{sauce: 1}", "{}", "3", ""])
+def test_parameters_of_a_step_are_refused(tmp_path: Path, step: str, parameters: str) -> None:
     with pytest.raises(ConfigError) as error:
-        check(tmp_path, f"steps:\n  {step}:\n    parameters: {given}\n")
+        check(tmp_path, f"steps:\n  {step}:\n    parameters: {parameters}\n")
     assert str(error.value) == f"{tmp_path / 'config.yaml'}: unknown key steps.{step}.parameters; settings go under parameters: alone"
 
 
-@pytest.mark.parametrize("given", ["3", "[enable_cache]", "off"])
-def test_options_of_a_step_that_are_no_mapping_are_named(tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize("options", ["3", "[enable_cache]", "off"])
+def test_step_options_that_are_no_mapping_are_refused(tmp_path: Path, options: str) -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml: steps\.train: expected keys and values, found"):
-        check(tmp_path, f"steps:\n  train: {given}\n")
+        check(tmp_path, f"steps:\n  train: {options}\n")
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("parameters: {train: [\n", "is no YAML"),
+        ("parameters: {train: [\n", "is not valid YAML"),
         ("- a\n- b\n", "expected keys and values, found list"),
         ("just words\n", "expected keys and values, found str"),
     ],
 )
-def test_a_file_that_is_no_config_is_named(tmp_path: Path, text: str, complaint: str) -> None:
+def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=rf"config\.yaml.*{complaint}"):
         check(tmp_path, text)
+
+
+def test_a_step_of_another_pipeline_is_unknown(tmp_path: Path) -> None:
+    check_config(write(tmp_path / "a.yaml", "steps: {retraining_due: {enable_cache: false}}\n"), retraining.entrypoint)
+    with pytest.raises(ConfigError, match=r"unknown key steps\.retraining_due; known: cluster, drift, "):
+        check(tmp_path, "steps: {retraining_due: {enable_cache: false}}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("parameters: {train: {patience: 3}}\n", "unknown key parameters.train.patience: it was renamed to "),
+        ("parameters: {due: {min_new_images: 3}}\n", "unknown key parameters.due: it was renamed to parameters.retraining_due"),
+        ("steps: {due: {enable_cache: false}}\n", "unknown key steps.due: it was renamed to steps.retraining_due"),
+        ("parameters: {leakage: {on_leak: leave_out}}\n", "parameters.leakage.on_leak: write exclude instead of leave_out"),
+    ],
+)
+def test_a_renamed_word_is_named_with_the_new_one(tmp_path: Path, text: str, message: str) -> None:
+    file = write(tmp_path / "config.yaml", text)
+    with pytest.raises(ConfigError) as error:
+        check_config(file, retraining.entrypoint)
+    assert str(error.value).startswith(f"{file}: {message}")
+
+
+def test_an_error_in_an_extended_file_names_that_file(tmp_path: Path) -> None:
+    base = write(tmp_path / "base.yaml", "parameters: {train: {epocs: 3}}\n")
+    config = write(tmp_path / "config.yaml", "extends: base.yaml\nparameters: {train: {seed: 3}}\n")
+    with pytest.raises(ConfigError) as error:
+        check_config(config, training.entrypoint)
+    assert str(error.value) == f"{base}: unknown key parameters.train.epocs; did you mean epochs?"
+
+
+def test_zenml_reads_a_config_without_extends(tmp_path: Path) -> None:
+    plain = write(tmp_path / "plain.yaml", "parameters: {train: {epochs: 3}}\n")
+    assert without_extends(plain) == plain
+    config = write(tmp_path / "config.yaml", "extends: plain.yaml\nenable_cache: false\nparameters: {train: {seed: 1}}\n")
+    resolved = without_extends(config)
+    assert resolved.name == "config.yaml"
+    assert read_yaml(resolved) == {"parameters": {"train": {"epochs": 3, "seed": 1}}, "enable_cache": False}

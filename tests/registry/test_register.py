@@ -1,4 +1,4 @@
-"""A release in a real registry: judged, written as one version with its facts, made champion where it is better."""
+"""A release is registered as one model version with its facts, and becomes champion if the gate promotes it."""
 
 import json
 import warnings
@@ -11,56 +11,48 @@ from pydantic import ValidationError
 
 from deeprank.checksums import hash_file
 from deeprank.data.catalogue import Catalogue
-from deeprank.evaluation.bundle_evaluation import embed_and_evaluate
-from deeprank.evaluation.gate import PromotionSettings
 from deeprank.models.bundle import Bundle
-from deeprank.registry.register import DESCRIPTION, RegisterSettings, _description, evaluate_gate, register
-from deeprank.registry.releases import fetch, find
-from deeprank.reporting import Record
-from deeprank.triplets.sampling import Triplets
-from tests.conftest import save_untrained
-from tests.serving.conftest import NAME, Store, decision
-
-FEW = PromotionSettings(floor=0, min_queries=1)
+from deeprank.registry.register import MAX_DESCRIPTION_CHARS, RegisterSettings, _shorten_card, register
+from deeprank.registry.releases import fetch_release, find_version
+from tests.registry_fixtures import NAME, Store, gate_decision, register_release
 
 
 def test_each_release_is_the_next_version(store: Store) -> None:
-    assert [(one.name, one.version) for one in store.registered] == [(NAME, 1), (NAME, 2), (NAME, 3)]
+    assert [(release.name, release.version) for release in store.registered] == [(NAME, 1), (NAME, 2), (NAME, 3)]
 
 
-def test_the_first_above_the_floor_and_each_better_one_become_champion(store: Store) -> None:
-    assert [one.decision.state for one in store.registered] == ["no-champion", "held", "promoted"]
-    assert [one.aliases for one in store.registered] == [("challenger", "champion"), ("challenger",), ("challenger", "champion")]
+def test_promoted_releases_become_champion(store: Store) -> None:
+    assert [release.decision.state for release in store.registered] == ["no-champion", "held", "promoted"]
+    assert [release.aliases for release in store.registered] == [("challenger", "champion"), ("challenger",), ("challenger", "champion")]
 
 
-def test_a_first_release_below_the_floor_is_registered_and_held(store: Store, catalogue: Catalogue) -> None:
-    with mlflow.start_run(experiment_id=store.experiment):
-        registered = register(store.folders[1], RegisterSettings(name="too-weak"), decision(0.3, None), catalogue, "card")
+def test_first_release_below_the_floor_is_not_champion(store: Store, catalogue: Catalogue) -> None:
+    registered = register_release(store, "too-weak", gate_decision(0.3, None), catalogue, store.folders[1])
     assert (registered.version, registered.aliases, registered.decision.promoted) == (1, ("challenger",), False)
-    assert find("too-weak", "champion") is None
-    assert find("too-weak", "challenger") is not None
+    assert find_version("too-weak", "champion") is None
+    assert find_version("too-weak", "challenger") is not None
 
 
-def test_a_version_keeps_the_decision_and_its_figures_as_tags_and_as_a_file(store: Store, catalogue: Catalogue) -> None:
-    found = [find(NAME, str(number)) for number in (1, 2, 3)]
-    assert [version.tags["gate.state"] for version in found] == ["no-champion", "held", "promoted"]
-    assert [version.tags["gate.reason"] for version in found] == [one.decision.reason for one in store.registered]
-    assert {version.tags["catalogue.fingerprint"] for version in found} == {catalogue.fingerprint}
-    assert [version.tags["fine.recall_at_1"] for version in found] == ["0.6000", "0.5500", "0.7000"]
-    assert [version.tags["weights"] for version in found] == [Bundle(folder / "bundle").weights_hash for folder in store.folders]
-    assert float(found[2].tags["gate.gain"]) == pytest.approx(0.1)
-    assert [version.description for version in found] == ["card 1", "card 2", "card 3"]
-    kept = json.loads((fetch(found[2]) / "gate" / "decision.json").read_text())
-    assert (fetch(found[2]) / "gate" / "model_card.md").read_text() == "card 3"
-    assert (kept["state"], kept["reason"]) == ("promoted", store.registered[2].decision.reason)
+def test_version_has_the_decision_as_tags_and_file(store: Store, catalogue: Catalogue) -> None:
+    versions = [find_version(NAME, str(number)) for number in (1, 2, 3)]
+    assert [version.tags["gate.state"] for version in versions] == ["no-champion", "held", "promoted"]
+    assert [version.tags["gate.reason"] for version in versions] == [release.decision.reason for release in store.registered]
+    assert {version.tags["catalogue.fingerprint"] for version in versions} == {catalogue.fingerprint}
+    assert [version.tags["fine.recall_at_1"] for version in versions] == ["0.6000", "0.5500", "0.7000"]
+    assert [version.tags["model.weights_hash"] for version in versions] == [Bundle(folder / "bundle").weights_hash for folder in store.folders]
+    assert float(versions[2].tags["gate.gain"]) == pytest.approx(0.1)
+    assert [version.description for version in versions] == ["card 1", "card 2", "card 3"]
+    saved = json.loads((fetch_release(versions[2]) / "gate" / "decision.json").read_text())
+    assert (fetch_release(versions[2]) / "gate" / "model_card.md").read_text() == "card 3"
+    assert (saved["state"], saved["reason"]) == ("promoted", store.registered[2].decision.reason)
 
 
-def test_a_release_pins_its_catalogue(store: Store, catalogue: Catalogue) -> None:
+def test_release_pins_its_catalogue(store: Store, catalogue: Catalogue) -> None:
     tags = lance.dataset(catalogue.uri).tags.list()
     assert {tags[f"{NAME}-{number}"]["version"] for number in (1, 2, 3)} == {catalogue.version}
 
 
-def test_what_was_registered_is_json(store: Store, tmp_path: Path) -> None:
+def test_registered_release_is_saved_as_json(store: Store, tmp_path: Path) -> None:
     store.registered[1].save(tmp_path / "release.json")
     reason = store.registered[1].decision.reason
     facts = {"name": NAME, "version": 2, "aliases": ["challenger"], "state": "held", "reason": reason}
@@ -68,12 +60,12 @@ def test_what_was_registered_is_json(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "two words", "a/b", "a'b"])
-def test_a_name_that_would_not_fit_into_a_model_address_is_refused(name: str) -> None:
+def test_name_that_does_not_fit_a_model_uri_is_refused(name: str) -> None:
     with pytest.raises(ValidationError):
         RegisterSettings(name=name)
 
 
-def test_a_release_can_be_registered_again_without_touching_it_and_without_a_warning(store: Store, catalogue: Catalogue) -> None:
+def test_registering_again_changes_no_file_and_warns_of_nothing(store: Store, catalogue: Catalogue) -> None:
     def contents() -> dict[str, str]:
         return {str(file): hash_file(file) for file in store.folders[0].rglob("*") if file.is_file()}
 
@@ -84,48 +76,10 @@ def test_a_release_can_be_registered_again_without_touching_it_and_without_a_war
     assert contents() == before
 
 
-def test_the_gate_of_a_first_release_looks_at_the_floor_alone(
-    store: Store, catalogue: Catalogue, triplets: Triplets, bundle: Bundle, tmp_path: Path
-) -> None:
-    evaluation = embed_and_evaluate(catalogue, triplets, bundle, "net")
-    record = Record(tmp_path)
-    found = evaluate_gate(catalogue, triplets, evaluation, RegisterSettings(name="nobody", promotion=FEW), record)
-    assert (found.state, found.promoted) == ("no-champion", True)
-    assert (record.notes["gate.state"], record.notes["gate.champion_before"]) == ("no-champion", "none")
-    assert not record.figures
-
-
-def test_the_champion_answers_todays_queries_query_by_query(store: Store, catalogue: Catalogue, triplets: Triplets, tmp_path: Path) -> None:
-    other = save_untrained(tmp_path / "other", seed=8)
-    evaluation = embed_and_evaluate(catalogue, triplets, other, "net")
-    champion = embed_and_evaluate(catalogue, triplets, Bundle(store.folders[2] / "bundle"), "champion")
-    record = Record(tmp_path / "record")
-    found = evaluate_gate(catalogue, triplets, evaluation, RegisterSettings(name=NAME, promotion=FEW), record)
-    difference = evaluation.queries["fine.recall_at_1"] - champion.queries["fine.recall_at_1"]
-    assert found.gain is not None
-    assert found.gain.value == pytest.approx(difference.mean())
-    assert {point.name: point.value for point in record.points}["gate.lost"] == (difference < 0).sum()
-    assert record.notes["gate.champion_before"] == "3"
-    assert set(record.figures) == {"gained_and_lost"}
-
-
-def test_a_champion_that_cannot_be_loaded_makes_the_comparison_invalid(
-    store: Store, catalogue: Catalogue, triplets: Triplets, bundle: Bundle, tmp_path: Path
-) -> None:
-    with mlflow.start_run(experiment_id=store.experiment):
-        register(store.folders[1], RegisterSettings(name="damaged"), decision(0.9, None), catalogue, "card")
-    release = fetch(find("damaged", "1")) / "bundle" / "model.safetensors"
-    release.write_bytes(release.read_bytes()[:-1] + b"\0")
-    evaluation = embed_and_evaluate(catalogue, triplets, bundle, "net")
-    found = evaluate_gate(catalogue, triplets, evaluation, RegisterSettings(name="damaged", promotion=FEW), Record(tmp_path))
-    assert (found.state, found.promoted) == ("invalid", False)
-    assert "the champion, version 1, cannot be loaded" in found.reason
-
-
-def test_a_description_is_no_longer_than_a_database_keeps() -> None:
+def test_description_is_cut_to_what_the_store_allows() -> None:
     lines = "\n".join(f"| parameter.{number} | {number} |" for number in range(400))
-    kept = _description(lines)
-    assert 0.9 * DESCRIPTION < len(kept) <= DESCRIPTION
-    assert kept.endswith("gate/model_card.md of this release.")
-    assert set(kept.splitlines()[:-2]) <= set(lines.splitlines())
-    assert _description("card") == "card"
+    description = _shorten_card(lines)
+    assert 0.9 * MAX_DESCRIPTION_CHARS < len(description) <= MAX_DESCRIPTION_CHARS
+    assert description.endswith("gate/model_card.md of this release.")
+    assert set(description.splitlines()[:-2]) <= set(lines.splitlines())
+    assert _shorten_card("card") == "card"

@@ -1,11 +1,11 @@
-"""Following the alias in a real registry: taken when it is sound, refused when it is not, served on when the registry is away."""
+"""Polling an alias of a real registry: sound releases are served, damaged ones refused, and an unreachable registry changes nothing."""
 
 import gc
 import shutil
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -17,32 +17,33 @@ from mlflow import MlflowClient
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ModelError
 from deeprank.home import home
-from deeprank.registry.canary import FILE, write_canary
+from deeprank.registry.canary import CANARY_FILE, write_canary
 from deeprank.registry.register import RegisterSettings, register
-from deeprank.registry.releases import Release, fetch, find
+from deeprank.registry.releases import Release, fetch_release, find_version
 from deeprank.serving.alias_watcher import AliasWatcher
-from deeprank.serving.batching import BatchSettings, NotReadyError
+from deeprank.serving.batching import BatchSettings
+from deeprank.serving.errors import NotReadyError
 from deeprank.serving.service import AliasWatcherSettings, ServeSettings, Service
-from tests.serving.conftest import Store, decision
-from tests.serving.running import running
+from tests.registry_fixtures import Store, gate_decision
+from tests.serving.live_server import live_server
 
-NAME, ALIAS = "followed", "live"
-SETTINGS = ServeSettings(batching=BatchSettings(nets=1, decoders=2), follow=AliasWatcherSettings(every=0.05))
+NAME, ALIAS = "watched", "live"
+SETTINGS = ServeSettings(batching=BatchSettings(num_workers=1, num_decoders=2), alias_watcher=AliasWatcherSettings(poll_interval_s=0.05))
 
 
 @pytest.fixture(scope="module")
 def versions(store: Store, catalogue: Catalogue) -> None:
-    """Two versions of a model: the first is the gate's champion."""
+    """Two versions of a model; the gate made the first one champion."""
     for folder, new, old in ((store.folders[0], 0.6, None), (store.folders[2], 0.55, 0.6)):
         with mlflow.start_run(experiment_id=store.experiment):
-            register(folder, RegisterSettings(name=NAME), decision(new, old), catalogue, "card")
+            register(folder, RegisterSettings(name=NAME), gate_decision(new, old), catalogue, "card")
 
 
 @pytest.fixture
 def alias(versions: None) -> Iterator[str]:
-    """An alias of the test's own that points to version 1; nothing was fetched yet."""
+    """An alias of this test that points to version 1; no release is fetched yet."""
     shutil.rmtree(home() / "releases" / NAME, ignore_errors=True)
-    point(ALIAS, 1)
+    set_alias(ALIAS, 1)
     yield ALIAS
     MlflowClient().delete_registered_model_alias(NAME, ALIAS)
 
@@ -54,184 +55,188 @@ def service() -> Iterator[Service]:
     service.batcher.close()
 
 
-def point(alias: str, version: int) -> None:
+def set_alias(alias: str, version: int) -> None:
     MlflowClient().set_registered_model_alias(NAME, alias, str(version))
 
 
-def kept(version: int) -> Path:
-    """Return where the registry keeps a version's release."""
+def release_folder(version: int) -> Path:
+    """Return the folder of a version's release in the registry's store."""
     return Path(unquote(urlparse(MlflowClient().get_model_version_download_uri(NAME, str(version))).path)) / "artifacts"
 
 
-def test_a_release_is_taken_when_the_alias_moves_and_the_old_one_goes(service: Service, alias: str) -> None:
-    follower = AliasWatcher(service, f"models:/{NAME}@{alias}")
-    follower.look()
+def test_a_moved_alias_swaps_the_release_and_frees_the_old(service: Service, alias: str) -> None:
+    watcher = AliasWatcher(service, f"models:/{NAME}@{alias}")
+    watcher.poll()
     assert service.current().version == 1
     assert set(service.current().aliases) == {"champion", alias}
-    old = weakref.ref(service.current().searcher)
-    follower.look()
-    assert service.current().searcher is old()
-    point(alias, 2)
-    follower.look()
+    old_searcher = weakref.ref(service.current().searcher)
+    watcher.poll()
+    assert service.current().searcher is old_searcher()
+    set_alias(alias, 2)
+    watcher.poll()
     assert (service.current().version, service.current().model) == (2, f"models:/{NAME}/2")
     assert set(service.current().aliases) == {"challenger", alias}
     assert service.current().tags["gate.state"] == "held"
     gc.collect()
-    assert old() is None
+    assert old_searcher() is None
 
 
-@pytest.mark.parametrize("part", ["bundle/model.safetensors", "index/rows.parquet", "evaluation/metrics.json"])
-def test_a_damaged_release_is_not_taken_and_the_old_one_goes_on(service: Service, alias: str, tracking: Path, part: str) -> None:
-    follower = AliasWatcher(service, f"models:/{NAME}@{alias}")
-    follower.look()
-    damaged = kept(2) / part
-    whole = damaged.read_bytes()
-    damaged.write_bytes(whole[:-9] + b"\0" * 8)
-    point(alias, 2)
+@pytest.mark.parametrize("file", ["bundle/model.safetensors", "index/rows.parquet", "evaluation/metrics.json"])
+def test_a_damaged_release_is_refused_and_the_old_one_served(service: Service, alias: str, tracking: Path, file: str) -> None:
+    watcher = AliasWatcher(service, f"models:/{NAME}@{alias}")
+    watcher.poll()
+    damaged = release_folder(2) / file
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-9] + b"\0" * 8)
+    set_alias(alias, 2)
     for _ in range(3):
-        follower.look()
-    damaged.write_bytes(whole)
+        watcher.poll()
+    damaged.write_bytes(content)
     assert service.current().version == 1
     assert service.refused is not None
     assert service.refused.version == 2
     assert str(tracking) not in service.refused.reason
-    assert "deeprank_refused_releases_total 1.0" in service.meters.text().decode()
-    point(alias, 1)
-    follower.look()
+    assert "deeprank_releases_refused_total 1.0" in service.metrics.text().decode()
+    set_alias(alias, 1)
+    watcher.poll()
     assert service.refused is None
 
 
-def test_what_was_refused_is_tried_again_as_long_as_nothing_answers(service: Service, alias: str) -> None:
-    damaged = kept(1) / "index" / "rows.parquet"
-    whole = damaged.read_bytes()
-    damaged.write_bytes(whole[:-9] + b"\0" * 8)
-    follower = AliasWatcher(service, f"models:/{NAME}@{alias}")
-    follower.look()
-    assert service.served is None
+def test_without_a_release_a_refused_one_is_tried_again(service: Service, alias: str) -> None:
+    damaged = release_folder(1) / "index" / "rows.parquet"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-9] + b"\0" * 8)
+    watcher = AliasWatcher(service, f"models:/{NAME}@{alias}")
+    watcher.poll()
+    assert service.loaded is None
     assert service.refused is not None
-    damaged.write_bytes(whole)
+    damaged.write_bytes(content)
     shutil.rmtree(home() / "releases" / NAME)
-    follower.look()
+    watcher.poll()
     assert (service.current().version, service.refused) == (1, None)
 
 
-def test_a_release_that_answers_otherwise_than_it_did_is_not_taken(service: Service, alias: str, store: Store) -> None:
-    follower = AliasWatcher(service, f"models:/{NAME}@{alias}")
+def test_a_release_with_other_canary_neighbors_is_refused(service: Service, alias: str, store: Store) -> None:
+    watcher = AliasWatcher(service, f"models:/{NAME}@{alias}")
     for version in (1, 2):
-        write_canary(Release(store.folders[0]), kept(version) / FILE)
-    follower.look()
-    assert (service.current().version, service.current().checked) == (1, True)
-    point(alias, 2)
-    follower.look()
+        write_canary(Release(store.folders[0]), release_folder(version) / CANARY_FILE)
+    watcher.poll()
+    assert (service.current().version, service.current().canary_passed) == (1, True)
+    set_alias(alias, 2)
+    watcher.poll()
     for version in (1, 2):
-        (kept(version) / FILE).unlink()
+        (release_folder(version) / CANARY_FILE).unlink()
     assert service.current().version == 1
     assert service.refused is not None
-    assert "other neighbors than when it was registered" in service.refused.reason
+    assert "other neighbors than when the release was registered" in service.refused.reason
 
 
-def test_while_the_registry_is_away_what_is_loaded_goes_on(service: Service, alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    follower = AliasWatcher(service, f"models:/{NAME}@{alias}")
-    follower.look()
-    with monkeypatch.context() as away:
-        away.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-        away.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        follower.look()
+def test_an_unreachable_registry_leaves_the_loaded_release(service: Service, alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = AliasWatcher(service, f"models:/{NAME}@{alias}")
+    watcher.poll()
+    with monkeypatch.context() as unreachable:
+        unreachable.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        unreachable.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        watcher.poll()
     assert service.current().version == 1
     assert service.registry is not None
     assert not service.registry.reachable
     assert service.registry.error
-    point(alias, 2)
-    follower.look()
+    set_alias(alias, 2)
+    watcher.poll()
     assert (service.current().version, service.registry.reachable) == (2, True)
 
 
-def test_a_release_that_cannot_be_fetched_now_is_fetched_later(service: Service, alias: str) -> None:
-    follower = AliasWatcher(service, f"models:/{NAME}@{alias}")
-    follower.look()
-    folder = kept(2)
-    hidden = folder.rename(folder.with_name("hidden_dims"))
-    point(alias, 2)
-    follower.look()
+def test_a_release_that_cannot_be_fetched_is_fetched_later(service: Service, alias: str) -> None:
+    watcher = AliasWatcher(service, f"models:/{NAME}@{alias}")
+    watcher.poll()
+    folder = release_folder(2)
+    hidden = folder.rename(folder.with_name("hidden"))
+    set_alias(alias, 2)
+    watcher.poll()
     assert (service.current().version, service.refused) == (1, None)
     hidden.rename(folder)
-    follower.look()
+    watcher.poll()
     assert service.current().version == 2
 
 
-def test_an_alias_may_come_later_but_a_fixed_release_must_be_there(service: Service, alias: str) -> None:
-    follower = AliasWatcher(service, f"models:/{NAME}@later")
-    follower.look()
+def test_an_alias_may_be_set_later_but_a_version_must_exist(service: Service, alias: str) -> None:
+    watcher = AliasWatcher(service, f"models:/{NAME}@later")
+    watcher.poll()
     with pytest.raises(NotReadyError):
         service.current()
     assert service.registry is not None
     assert "has no alias later" in service.registry.error
     MlflowClient().set_registered_model_alias(NAME, "later", "1")
-    follower.look()
+    watcher.poll()
     assert service.current().version == 1
     with pytest.raises(ModelError, match="is not in the registry"):
         AliasWatcher(service, f"models:/{NAME}/9").start()
 
 
-def test_a_fixed_version_stays_when_the_alias_moves(service: Service, alias: str) -> None:
-    follower = AliasWatcher(service, f"models:/{NAME}/1")
-    follower.start()
-    point(alias, 2)
-    follower.stop()
+def test_a_fixed_version_is_kept_when_the_alias_moves(service: Service, alias: str) -> None:
+    watcher = AliasWatcher(service, f"models:/{NAME}/1")
+    watcher.start()
+    set_alias(alias, 2)
+    watcher.stop()
     assert (service.current().version, service.current().model) == (1, f"models:/{NAME}/1")
 
 
-def test_no_request_fails_while_the_alias_moves_and_each_answer_is_of_one_release(alias: str, synthetic_folder: Path) -> None:
+def test_swaps_fail_no_request_and_mix_no_releases(alias: str, synthetic_folder: Path) -> None:
     image = next(synthetic_folder.rglob("*.jpg")).read_bytes()
-    distances = {}
+    expected_distances = {}
     for version in (1, 2):
-        fetch(find(NAME, str(version)))
-    done, failed, answers = threading.Event(), [], []
+        fetch_release(find_version(NAME, str(version)))
+    done, failures, responses = threading.Event(), [], []
 
-    def ask(url: str) -> None:
+    def send_searches(url: str) -> None:
         with httpx.Client(base_url=url, timeout=30) as client:
             while not done.is_set():
                 response = client.post("/v1/search", files={"image": image}, data={"k": "3"})
                 if response.status_code == 200:
-                    answers.append(response.json())
+                    responses.append(response.json())
                 else:
-                    failed.append(response.text)
+                    failures.append(response.text)
 
-    with running(f"models:/{NAME}@{alias}", SETTINGS) as server:
-        threads = [threading.Thread(target=ask, args=(server.url,)) for _ in range(3)]
+    def wait_for(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition() and not failures and time.monotonic() < deadline:
+            done.wait(0.01)
+
+    with live_server(f"models:/{NAME}@{alias}", SETTINGS) as server:
+        threads = [threading.Thread(target=send_searches, args=(server.url,)) for _ in range(3)]
         for thread in threads:
             thread.start()
         for version in (2, 1, 2):
-            before = len(answers)
-            point(alias, version)
-            # Taken, and asked: on a busy machine the next move may come before the next answer.
-            until = time.monotonic() + 60
-            while version not in {answer["version"] for answer in answers[before:]} and not failed and time.monotonic() < until:
-                done.wait(0.01)
+            set_alias(alias, version)
+            wait_for(lambda version=version: server.service.current().version == version)
+            num_responses = len(responses)
+            # A request that began before an earlier move may end after it, so only the service's own version shows that it has moved.
+            wait_for(lambda version=version, start=num_responses: version in {item["version"] for item in responses[start:]})
         done.set()
         for thread in threads:
             thread.join()
-        swaps = server.service.meters.text().decode()
-    assert not failed
-    assert "deeprank_swaps_total 4.0" in swaps
-    assert {answer["version"] for answer in answers} == {1, 2}
-    for answer in answers:
-        found = tuple(round(one["distance"], 4) for one in answer["neighbors"])
-        assert distances.setdefault(answer["version"], found) == found
-        assert answer["model"] == f"models:/{NAME}/{answer['version']}"
-    assert distances[1] != distances[2]
+        metrics = server.service.metrics.text().decode()
+    assert not failures
+    assert "deeprank_releases_loaded_total 4.0" in metrics
+    assert {response["version"] for response in responses} == {1, 2}
+    for response in responses:
+        distances = tuple(round(neighbor["distance"], 4) for neighbor in response["neighbors"])
+        assert expected_distances.setdefault(response["version"], distances) == distances
+        assert response["model"] == f"models:/{NAME}/{response['version']}"
+    assert expected_distances[1] != expected_distances[2]
 
 
-def test_without_a_release_the_service_says_that_it_is_not_ready(alias: str) -> None:
-    with running(f"models:/{NAME}@soon", SETTINGS) as server, httpx.Client(base_url=server.url) as client:
+def test_without_a_release_the_service_is_not_ready(alias: str) -> None:
+    with live_server(f"models:/{NAME}@soon", SETTINGS) as server, httpx.Client(base_url=server.url) as client:
         assert client.get("/healthz").status_code == 200
-        ready = client.get("/readyz")
-        assert (ready.status_code, ready.json()["status"]) == (503, "no release")
-        refused = client.post("/v1/search", json={"id": "0" * 64})
-        assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
-        assert refused.headers["retry-after"]
+        readiness = client.get("/readyz")
+        assert (readiness.status_code, readiness.json()["status"]) == (503, "no release")
+        refusal = client.post("/v1/search", json={"id": "0" * 64})
+        assert (refusal.status_code, refusal.headers["content-type"]) == (503, "application/problem+json")
+        assert refusal.headers["retry-after"]
         MlflowClient().set_registered_model_alias(NAME, "soon", "2")
-        until = time.monotonic() + 60
-        while server.service.served is None and time.monotonic() < until:
+        deadline = time.monotonic() + 60
+        while server.service.loaded is None and time.monotonic() < deadline:
             time.sleep(0.01)
         assert client.get("/readyz").json()["version"] == 2

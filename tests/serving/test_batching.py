@@ -1,4 +1,4 @@
-"""Many requests at once: batched, bounded, in time, and never mixed up."""
+"""Concurrent requests: common batches, limits of queue and time, and no mixed-up results."""
 
 import asyncio
 import threading
@@ -14,11 +14,13 @@ from deeprank.errors import DataError
 from deeprank.models.bundle import Bundle
 from deeprank.registry.releases import Release
 from deeprank.registry.searcher import Searcher
-from deeprank.serving.batching import Batcher, BatchSettings, BusyError, LateError
+from deeprank.serving.batching import Batcher, BatchSettings
+from deeprank.serving.errors import QueueFullError, RequestTimeoutError
 from tests.conftest import save_untrained
 from tests.drawing import encoded, pattern
 
 IMAGES = [encoded(pattern(seed)) for seed in range(12)]
+ONE_WORKER = BatchSettings(num_workers=1, num_decoders=1)
 
 
 @pytest.fixture(scope="module")
@@ -26,153 +28,158 @@ def searcher(bundle: Bundle) -> Searcher:
     return Searcher(Release(bundle.folder))
 
 
-class Gate:
-    """Decodes only when it is open."""
+class BlockingDecoder:
+    """Decodes images only after `unblock`."""
 
     def __init__(self) -> None:
-        self.open = threading.Event()
+        self._unblocked = threading.Event()
+
+    def unblock(self) -> None:
+        self._unblocked.set()
 
     def __call__(self, searcher: Searcher, image: bytes) -> Tensor:
-        assert self.open.wait(20)
-        return searcher.prepare(image)
+        assert self._unblocked.wait(20)
+        return searcher.preprocess(image)
 
 
-def run(settings: BatchSettings, ask: Callable[[Batcher], Coroutine[Any, Any, Any]], gate: Gate | None = None) -> tuple[Any, list[int]]:
-    """Return what is asked of a batcher, and the sizes of its batches; nothing waits at the end."""
-    sizes: list[int] = []
-    batcher = Batcher(settings, gate or Searcher.prepare, sizes.append)
+def run_batcher(
+    settings: BatchSettings, use: Callable[[Batcher], Coroutine[Any, Any, Any]], decoder: BlockingDecoder | None = None
+) -> tuple[Any, list[int]]:
+    """Return the result of using a batcher, and the sizes of its batches; the queue must be empty at the end."""
+    batch_sizes: list[int] = []
+    batcher = Batcher(settings, decoder or Searcher.preprocess, batch_sizes.append)
 
     async def main() -> Any:
-        found = await ask(batcher)
+        result = await use(batcher)
         for _ in range(200):
-            if not batcher.waiting:
+            if not batcher.admission.queue_size:
                 break
             await asyncio.sleep(0.01)
-        assert batcher.waiting == 0
-        return found
+        assert batcher.admission.queue_size == 0
+        return result
 
     try:
-        return asyncio.run(main()), sizes
+        return asyncio.run(main()), batch_sizes
     finally:
-        if gate:
-            gate.open.set()
+        if decoder:
+            decoder.unblock()
         batcher.close()
 
 
-def test_requests_that_wait_together_are_forwarded_together_and_answered_each_with_its_own(searcher: Searcher) -> None:
-    async def ask(batcher: Batcher) -> list[np.ndarray]:
+def test_concurrent_requests_share_batches_not_results(searcher: Searcher) -> None:
+    async def use(batcher: Batcher) -> list[np.ndarray]:
         return await asyncio.gather(*(batcher.embed(searcher, IMAGES[n : n + 1 + n % 3]) for n in range(10)))
 
-    found, sizes = run(BatchSettings(nets=1, decoders=1, wait_ms=10_000), ask)
+    results, batch_sizes = run_batcher(BatchSettings(num_workers=1, num_decoders=1, max_wait_ms=10_000), use)
     expected = searcher.embed(IMAGES)
-    for n, embeddings in enumerate(found):
+    for n, embeddings in enumerate(results):
         assert np.allclose(embeddings, expected[n : n + 1 + n % 3], atol=1e-5)
-    assert max(sizes) <= 16
-    assert sum(sizes) == sum(1 + n % 3 for n in range(10))
-    assert len(sizes) < 10
+    assert max(batch_sizes) <= 16
+    assert sum(batch_sizes) == sum(1 + n % 3 for n in range(10))
+    assert len(batch_sizes) < 10
 
 
-def test_a_batch_is_no_larger_than_allowed(searcher: Searcher) -> None:
-    async def ask(batcher: Batcher) -> list[np.ndarray]:
+def test_a_batch_is_not_larger_than_its_limit(searcher: Searcher) -> None:
+    async def use(batcher: Batcher) -> list[np.ndarray]:
         return await asyncio.gather(*(batcher.embed(searcher, [image]) for image in IMAGES))
 
-    _, sizes = run(BatchSettings(nets=1, decoders=2, largest=4, wait_ms=10_000), ask)
-    assert max(sizes) <= 4
-    assert sum(sizes) == len(IMAGES)
+    _, batch_sizes = run_batcher(BatchSettings(num_workers=1, num_decoders=2, max_batch_size=4, max_wait_ms=10_000), use)
+    assert max(batch_sizes) <= 4
+    assert sum(batch_sizes) == len(IMAGES)
 
 
-def test_two_releases_are_never_in_one_batch(searcher: Searcher, tmp_path: Path) -> None:
-    other = Searcher(Release(save_untrained(tmp_path, seed=5).folder))
-    gate = Gate()
+def test_a_batch_never_holds_images_of_two_releases(searcher: Searcher, tmp_path: Path) -> None:
+    searchers = (searcher, Searcher(Release(save_untrained(tmp_path, seed=5).folder)))
+    decoder = BlockingDecoder()
 
-    async def ask(batcher: Batcher) -> list[np.ndarray]:
-        asked = [asyncio.create_task(batcher.embed((searcher, other)[n % 2], [image])) for n, image in enumerate(IMAGES)]
+    async def use(batcher: Batcher) -> list[np.ndarray]:
+        tasks = [asyncio.create_task(batcher.embed(searchers[n % 2], [image])) for n, image in enumerate(IMAGES)]
         await asyncio.sleep(0)
-        gate.open.set()
-        return await asyncio.gather(*asked)
+        decoder.unblock()
+        return await asyncio.gather(*tasks)
 
-    found, _ = run(BatchSettings(nets=2, decoders=2), ask, gate)
-    for n, embedding in enumerate(found):
-        assert np.allclose(embedding, (searcher, other)[n % 2].embed([IMAGES[n]]), atol=1e-5)
+    results, _ = run_batcher(BatchSettings(num_workers=2, num_decoders=2), use, decoder)
+    for n, embedding in enumerate(results):
+        assert np.allclose(embedding, searchers[n % 2].embed([IMAGES[n]]), atol=1e-5)
 
 
-def test_what_is_no_image_spoils_no_other_request(searcher: Searcher) -> None:
-    async def ask(batcher: Batcher) -> list[Any]:
-        asked = [batcher.embed(searcher, [image]) for image in (IMAGES[0], b"text", IMAGES[1])]
-        return await asyncio.gather(*asked, return_exceptions=True)
+def test_an_unreadable_image_affects_no_other_request(searcher: Searcher) -> None:
+    async def use(batcher: Batcher) -> list[Any]:
+        requests = [batcher.embed(searcher, [image]) for image in (IMAGES[0], b"text", IMAGES[1])]
+        return await asyncio.gather(*requests, return_exceptions=True)
 
-    (first, second, third), _ = run(BatchSettings(nets=1, decoders=1), ask)
+    (first, second, third), _ = run_batcher(ONE_WORKER, use)
     assert np.allclose(np.concatenate([first, third]), searcher.embed(IMAGES[:2]), atol=1e-5)
     assert isinstance(second, DataError)
 
 
-def test_beyond_the_bound_requests_are_sent_away_and_told_when_to_come_back(searcher: Searcher) -> None:
-    gate = Gate()
+def test_a_full_queue_refuses_requests_with_a_retry_time(searcher: Searcher) -> None:
+    decoder = BlockingDecoder()
 
-    async def ask(batcher: Batcher) -> int:
-        waiting = [asyncio.create_task(batcher.embed(searcher, IMAGES[:2])) for _ in range(2)]
+    async def use(batcher: Batcher) -> int:
+        tasks = [asyncio.create_task(batcher.embed(searcher, IMAGES[:2])) for _ in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(BusyError, match="too many requests") as refused:
+        with pytest.raises(QueueFullError, match="the queue is full: try again in") as refusal:
             await batcher.embed(searcher, IMAGES[:2])
-        with pytest.raises(BusyError):
+        with pytest.raises(QueueFullError):
             await asyncio.gather(batcher.run(int), batcher.run(int))
-        gate.open.set()
-        await asyncio.gather(*waiting)
-        while batcher.waiting:
+        decoder.unblock()
+        await asyncio.gather(*tasks)
+        while batcher.admission.queue_size:
             await asyncio.sleep(0.01)
-        # When all is answered there is room again.
+        # The empty queue accepts requests again.
         await batcher.embed(searcher, IMAGES[:5])
-        return refused.value.retry_after
+        return refusal.value.retry_after
 
-    retry_after, _ = run(BatchSettings(nets=1, decoders=1, waiting=5), ask, gate)
+    retry_after, _ = run_batcher(BatchSettings(num_workers=1, num_decoders=1, max_queue_size=5), use, decoder)
     assert retry_after >= 1
 
 
-def test_an_answer_that_comes_too_late_is_not_waited_for(searcher: Searcher) -> None:
-    gate = Gate()
+def test_a_request_without_a_result_in_time_fails(searcher: Searcher) -> None:
+    decoder = BlockingDecoder()
 
-    async def ask(batcher: Batcher) -> None:
-        with pytest.raises(LateError, match=r"no answer within 0\.05 s"):
+    async def use(batcher: Batcher) -> None:
+        with pytest.raises(RequestTimeoutError, match=r"no result within 0\.05 s"):
             await batcher.embed(searcher, IMAGES[:1])
-        gate.open.set()
+        decoder.unblock()
 
-    _, sizes = run(BatchSettings(nets=1, decoders=1, seconds=0.05), ask, gate)
-    assert sum(sizes) <= 1
+    _, batch_sizes = run_batcher(BatchSettings(num_workers=1, num_decoders=1, timeout_s=0.05), use, decoder)
+    assert sum(batch_sizes) <= 1
 
 
-def test_who_left_is_not_decoded_for(searcher: Searcher) -> None:
-    gate = Gate()
+def test_images_of_cancelled_requests_are_not_decoded(searcher: Searcher) -> None:
+    decoder = BlockingDecoder()
 
-    async def ask(batcher: Batcher) -> None:
-        asked = [asyncio.create_task(batcher.embed(searcher, [image])) for image in IMAGES]
+    async def use(batcher: Batcher) -> None:
+        tasks = [asyncio.create_task(batcher.embed(searcher, [image])) for image in IMAGES]
         await asyncio.sleep(0)
-        for task in asked[1:]:
+        for task in tasks[1:]:
             task.cancel()
         await asyncio.sleep(0)
-        gate.open.set()
-        await asyncio.gather(*asked, return_exceptions=True)
+        decoder.unblock()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    _, sizes = run(BatchSettings(nets=1, decoders=1), ask, gate)
-    assert sum(sizes) == 1
+    _, batch_sizes = run_batcher(ONE_WORKER, use, decoder)
+    assert sum(batch_sizes) == 1
 
 
-def test_a_net_that_fails_fails_its_batch_alone(searcher: Searcher, bundle: Bundle) -> None:
+def test_a_failing_model_fails_only_its_batch(searcher: Searcher, bundle: Bundle) -> None:
     broken = Searcher(Release(bundle.folder))
-    broken.model[0].lower = None  # type: ignore[assignment]
+    broken.model.frozen = None  # type: ignore[assignment]
 
-    async def ask(batcher: Batcher) -> np.ndarray:
+    async def use(batcher: Batcher) -> np.ndarray:
         with pytest.raises(TypeError):
             await batcher.embed(broken, IMAGES[:1])
         return await batcher.embed(searcher, IMAGES[:1])
 
-    found, _ = run(BatchSettings(nets=1, decoders=1), ask)
-    assert np.allclose(found, searcher.embed(IMAGES[:1]), atol=1e-5)
+    result, _ = run_batcher(ONE_WORKER, use)
+    assert np.allclose(result, searcher.embed(IMAGES[:1]), atol=1e-5)
 
 
-def test_other_work_runs_beside_and_raises_what_it_raises(searcher: Searcher) -> None:
-    async def ask(batcher: Batcher) -> int:
+def test_other_functions_return_their_result_or_exception() -> None:
+    async def use(batcher: Batcher) -> int:
         with pytest.raises(ZeroDivisionError):
             await batcher.run(divmod, 1, 0)
         return await batcher.run(int, "7")
 
-    assert run(BatchSettings(nets=1, decoders=1), ask)[0] == 7
+    assert run_batcher(ONE_WORKER, use)[0] == 7

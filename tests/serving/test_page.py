@@ -1,4 +1,4 @@
-"""The page in a real browser: ask with an image, look at the answer, go on from it, come back, filter, compare, walk the clusters."""
+"""The page in a real browser: search with an image, continue from a neighbor, go back, filter, compare, browse the clusters."""
 
 import re
 import shutil
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageEnhance
 
-from tests.serving.running import Running, running
+from tests.serving.live_server import LiveServer, live_server
 
 CHROMIUM = shutil.which("chromium")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
@@ -17,154 +17,153 @@ expect = playwright.expect
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")]
 
 PHONE, DESKTOP = {"width": 390, "height": 800}, {"width": 1280, "height": 900}
+TIMEOUT_MS = 20_000
 TOKEN = "correct-horse-battery"
-LOOKS = pytest.mark.parametrize(
+PHONE_AND_DARK = pytest.mark.parametrize(
     ("name", "options"), [("phone", {"viewport": PHONE, "has_touch": True}), ("dark", {"color_scheme": "dark"})]
 )
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Running]:
-    with running(str(folder)) as started:
-        yield started
+def server(folder: Path) -> Iterator[LiveServer]:
+    with live_server(str(folder)) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as browsers:
-        started = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
+        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
 def errors() -> list[str]:
-    """What the browser's console says is wrong."""
+    """Errors in the browser's console."""
     return []
 
 
-def opened(browser: Any, address: str, errors: list[str], **options: Any) -> Any:
-    """Return a tab of its own at an address."""
+def open_page(browser: Any, address: str, errors: list[str], **options: Any) -> Any:
+    """Return a new tab at an address."""
     page = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", **options}).new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(TIMEOUT_MS)
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
     return page
 
 
-def a_test_image(server: Running, synthetic_folder: Path) -> tuple[Path, str]:
+def image_of_test_split(server: LiveServer, synthetic_folder: Path) -> tuple[Path, str]:
     """Return the file and the label of an image of the test split."""
     rows = server.service.current().searcher.index.rows
     row = rows[rows["split"] == "test"].iloc[0]
     return synthetic_folder / row["path"], row["label"]
 
 
-def taken_again(file: Path, folder: Path) -> Path:
-    """Return an image of the same thing that is in no index: nearer, brighter, and another file."""
+def changed_copy(file: Path, folder: Path) -> Path:
+    """Return a cropped and brighter copy of an image, which is in no index."""
     with Image.open(file) as image:
         width, height = image.size
-        nearer = image.convert("RGB").crop((width // 20, height // 20, width - width // 20, height - height // 20))
-    ImageEnhance.Brightness(nearer).enhance(1.1).save(folder / "again.jpg", quality=90)
-    return folder / "again.jpg"
+        cropped = image.convert("RGB").crop((width // 20, height // 20, width - width // 20, height - height // 20))
+    ImageEnhance.Brightness(cropped).enhance(1.1).save(folder / "copy.jpg", quality=90)
+    return folder / "copy.jpg"
 
 
-def assert_fits(page: Any) -> None:
+def assert_no_horizontal_scroll(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def assert_drawn(page: Any, images: str) -> None:
-    """Wait until the first image is there, and has pixels."""
+def assert_loaded(page: Any, images: str) -> None:
+    """Wait until the first image is loaded and has pixels."""
     expect(page.locator(images).first).to_have_attribute("src", re.compile("^(blob:|data:image/png)"))
     expect(page.locator(images).first).to_have_js_property("complete", True)
     assert page.locator(images).first.evaluate("image => image.naturalWidth") > 0
 
 
-@LOOKS
-def test_a_person_searches_goes_on_comes_back_and_filters(
-    server: Running, browser: Any, synthetic_folder: Path, errors: list[str], tmp_path: Path, name: str, options: dict[str, Any]
+@PHONE_AND_DARK
+def test_search_continue_go_back_and_filter(
+    server: LiveServer, browser: Any, synthetic_folder: Path, errors: list[str], tmp_path: Path, name: str, options: dict[str, Any]
 ) -> None:
-    asked, label = a_test_image(server, synthetic_folder)
-    page = opened(browser, server.url, errors, **options)
+    file, label = image_of_test_split(server, synthetic_folder)
+    page = open_page(browser, server.url, errors, **options)
     neighbors = page.locator("#neighbors .tile")
-    assert_drawn(page, "#samples img")
-    assert_fits(page)
+    assert_loaded(page, "#samples img")
+    assert_no_horizontal_scroll(page)
     page.screenshot(path=tmp_path / f"start-{name}.png")
 
-    page.locator("#file").set_input_files(taken_again(asked, tmp_path))
+    page.locator("#file-input").set_input_files(changed_copy(file, tmp_path))
     expect(neighbors).to_have_count(12)
     expect(neighbors.first.locator("img")).to_have_attribute("alt", label)
     expect(neighbors.first).not_to_contain_text("0.000")
-    assert_drawn(page, "#neighbors img")
-    assert_drawn(page, "#query img")
-    assert_fits(page)
-    page.screenshot(path=tmp_path / f"found-{name}.png", full_page=True)
+    assert_loaded(page, "#neighbors img")
+    assert_loaded(page, "#query img")
+    assert_no_horizontal_scroll(page)
+    page.screenshot(path=tmp_path / f"search-{name}.png", full_page=True)
 
     neighbors.nth(1).locator("a").first.click()
-    expect(page).to_have_url(re.compile("#like/[0-9a-f]{64}$"))
-    expect(page.locator("#trail a")).to_have_count(2)
-    expect(page.locator("#view-result .facts")).to_contain_text("12 are")
+    expect(page).to_have_url(re.compile("#image/[0-9a-f]{64}$"))
+    expect(page.locator("#search-trail a")).to_have_count(2)
+    expect(page.locator("#view-search .facts")).to_contain_text("12 are")
     page.go_back()
-    expect(page).to_have_url(re.compile("#own/1$"))
+    expect(page).to_have_url(re.compile("#upload/1$"))
     expect(neighbors.first.locator("img")).to_have_attribute("alt", label)
-    expect(page.locator("#trail a")).to_have_count(0)
+    expect(page.locator("#search-trail a")).to_have_count(0)
 
-    other = next(one for one in server.service.current().searcher.index.rows["label"] if one != label)
-    page.locator("#under").fill(other)
-    page.locator("#under").press("Enter")
+    other = next(other for other in server.service.current().searcher.index.rows["label"] if other != label)
+    page.locator("#label-prefix").fill(other)
+    page.locator("#label-prefix").press("Enter")
     expect(neighbors.first.locator("img")).to_have_attribute("alt", other)
     expect(neighbors).to_have_count(8)
-    page.locator("#under").fill("no such thing")
-    page.locator("#under").press("Enter")
-    expect(page.locator("#under-hint")).to_contain_text("No classes")
-    page.locator("#under").fill("")
+    page.locator("#label-prefix").fill("no such thing")
+    page.locator("#label-prefix").press("Enter")
+    expect(page.locator("#label-prefix-hint")).to_contain_text("No classes")
+    page.locator("#label-prefix").fill("")
     expect(neighbors).to_have_count(12)
     page.locator("#k").select_option("24")
     expect(neighbors).to_have_count(24)
-    assert_fits(page)
+    assert_no_horizontal_scroll(page)
     assert errors == []
 
 
-@LOOKS
-def test_two_are_compared_and_the_model_is_described(
-    server: Running, browser: Any, errors: list[str], tmp_path: Path, name: str, options: dict[str, Any]
+@PHONE_AND_DARK
+def test_comparison_and_model_dialogs(
+    server: LiveServer, browser: Any, errors: list[str], tmp_path: Path, name: str, options: dict[str, Any]
 ) -> None:
-    page = opened(browser, f"{server.url}/#like/{server.service.current().searcher.index.rows['id'].iloc[0]}", errors, **options)
-    why = page.locator("#neighbors .tile").nth(1).get_by_role("button")
-    why.click()
+    page = open_page(browser, f"{server.url}/#image/{server.service.current().searcher.index.rows['id'].iloc[0]}", errors, **options)
+    compare_button = page.locator("#neighbors .tile").nth(1).get_by_role("button")
+    compare_button.click()
     dialog = page.locator("#compare")
     expect(dialog.locator("img[src^='data:image/png']")).to_have_count(2)
     expect(dialog.locator("img")).to_have_count(4)
     expect(dialog.locator(".facts")).to_contain_text("Distance")
-    assert_drawn(page, "#compare figure img")
-    page.screenshot(path=tmp_path / f"compared-{name}.png")
+    assert_loaded(page, "#compare figure img")
+    page.screenshot(path=tmp_path / f"compare-{name}.png")
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
-    expect(why).to_be_focused()
+    expect(compare_button).to_be_focused()
 
-    page.locator("#to-model").click()
-    expect(page.locator("#metrics")).to_contain_text("The nearest image shows the same class")
+    page.locator("#open-model").click()
+    expect(page.locator("#metrics")).to_contain_text("The nearest image has the same class")
     expect(page.locator("#metrics")).to_contain_text("60.0 %")
-    expect(page.locator("#about")).to_contain_text("16 numbers")
+    expect(page.locator("#model-facts")).to_contain_text("16 dimensions")
     page.screenshot(path=tmp_path / f"model-{name}.png")
     page.keyboard.press("Escape")
-    assert_fits(page)
+    assert_no_horizontal_scroll(page)
     assert errors == []
 
 
-def test_the_clusters_can_be_walked_and_their_addresses_shared(
-    server: Running, browser: Any, catalogue: Any, errors: list[str], tmp_path: Path
-) -> None:
+def test_clusters_can_be_browsed_and_their_addresses_shared(server: LiveServer, browser: Any, errors: list[str], tmp_path: Path) -> None:
     clusters = server.service.current().browser.clusters
-    page = opened(browser, f"{server.url}/#clusters", errors, viewport=PHONE)
-    cards = page.locator("#cards .tile")
+    page = open_page(browser, f"{server.url}/#clusters", errors, viewport=PHONE)
+    cards = page.locator("#cluster-cards .tile")
     expect(cards).to_have_count(len(clusters))
-    assert_drawn(page, "#cards img")
-    assert_fits(page)
+    assert_loaded(page, "#cluster-cards img")
+    assert_no_horizontal_scroll(page)
     page.screenshot(path=tmp_path / "clusters.png", full_page=True)
 
-    page.locator("#find").fill(str(clusters[0].cluster))
-    expect(page).to_have_url(re.compile("find="))
+    page.locator("#cluster-query").fill(str(clusters[0].cluster))
+    expect(page).to_have_url(re.compile("query="))
     expect(cards.first).to_contain_text(f"cluster {clusters[0].cluster}")
     cards.first.locator("a").click()
     expect(page.locator("#view-cluster h1")).to_have_text(f"Cluster {clusters[0].cluster}")
@@ -172,7 +171,7 @@ def test_the_clusters_can_be_walked_and_their_addresses_shared(
     expect(members).to_have_count(clusters[0].size)
     page.reload()
     expect(members).to_have_count(clusters[0].size)
-    assert_drawn(page, "#members img")
+    assert_loaded(page, "#members img")
     page.screenshot(path=tmp_path / "cluster.png", full_page=True)
     members.first.locator("a").click()
     expect(page.locator("#neighbors .tile")).to_have_count(12)
@@ -182,12 +181,12 @@ def test_the_clusters_can_be_walked_and_their_addresses_shared(
     page.go_back()
     expect(members).to_have_count(clusters[0].size)
     page.go_back()
-    expect(page.locator("#find")).to_have_value(str(clusters[0].cluster))
+    expect(page.locator("#cluster-query")).to_have_value(str(clusters[0].cluster))
     assert errors == []
 
 
-def test_the_keyboard_alone_will_do(server: Running, browser: Any, errors: list[str], tmp_path: Path) -> None:
-    page = opened(browser, server.url, errors)
+def test_the_keyboard_is_enough(server: LiveServer, browser: Any, errors: list[str], tmp_path: Path) -> None:
+    page = open_page(browser, server.url, errors)
     expect(page.locator("#samples a")).to_have_count(6)
 
     def tab_to(selector: str) -> None:
@@ -195,18 +194,18 @@ def test_the_keyboard_alone_will_do(server: Running, browser: Any, errors: list[
             page.keyboard.press("Tab")
             if page.evaluate("selector => document.activeElement.matches(selector)", selector):
                 return
-        pytest.fail(f"Tab does not come to {selector}")
+        pytest.fail(f"Tab does not reach {selector}")
 
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator("#view-start h1")).to_be_focused()
     with page.expect_file_chooser():
-        tab_to("#drop")
+        tab_to("#choose-image")
         page.keyboard.press("Enter")
     tab_to("#samples a")
     page.screenshot(path=tmp_path / "focus.png")
     page.keyboard.press("Enter")
-    expect(page.locator("#view-result h1")).to_be_focused()
+    expect(page.locator("#view-search h1")).to_be_focused()
     expect(page.locator("#neighbors .tile")).to_have_count(12)
     tab_to("#neighbors button")
     page.keyboard.press("Enter")
@@ -222,53 +221,52 @@ def test_the_keyboard_alone_will_do(server: Running, browser: Any, errors: list[
     assert errors == []
 
 
-def test_what_goes_wrong_is_said(server: Running, browser: Any, tmp_path: Path) -> None:
-    page = opened(browser, server.url, [])
+def test_errors_are_shown(server: LiveServer, browser: Any, tmp_path: Path) -> None:
+    page = open_page(browser, server.url, [])
     message = page.locator("#message")
-    page.locator("#file").set_input_files({"name": "none.jpg", "mimeType": "image/jpeg", "buffer": b"no image"})
+    page.locator("#file-input").set_input_files({"name": "none.jpg", "mimeType": "image/jpeg", "buffer": b"no image"})
     expect(message).to_be_visible()
     expect(message.locator("button")).to_be_hidden()
-    page.locator("#file").set_input_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"words"})
-    expect(message).to_contain_text("That is no image")
-    page.screenshot(path=tmp_path / "wrong.png")
-    page.goto(f"{server.url}/#like/{'0' * 64}")
+    page.locator("#file-input").set_input_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"words"})
+    expect(message).to_contain_text("This file is not an image")
+    page.screenshot(path=tmp_path / "error.png")
+    page.goto(f"{server.url}/#image/{'0' * 64}")
     expect(message).to_contain_text("0000")
-    page.goto(f"{server.url}/#own/7")
-    expect(message).to_contain_text("choose it again")
+    page.goto(f"{server.url}/#upload/7")
+    expect(message).to_contain_text("Choose it again")
     page.goto(f"{server.url}/#cluster/999999")
     expect(message).to_contain_text("no cluster 999999")
 
 
-def test_a_busy_service_is_asked_again_in_a_while(server: Running, browser: Any) -> None:
-    page = opened(browser, f"{server.url}/#clusters", [])
-    expect(page.locator("#cards .tile").first).to_be_visible()
-    batcher = server.service.batcher
-    full = batcher.settings.waiting
-    batcher.waiting += full
+def test_a_busy_service_is_tried_again(server: LiveServer, browser: Any) -> None:
+    page = open_page(browser, f"{server.url}/#clusters", [])
+    expect(page.locator("#cluster-cards .tile").first).to_be_visible()
+    admission = server.service.batcher.admission
+    admission.queue_size += admission.max_queue_size
     try:
-        page.locator("#to-search").click()
+        page.locator("#nav-search").click()
         expect(page.locator("#message")).to_contain_text("busy")
     finally:
-        batcher.waiting -= full
+        admission.queue_size -= admission.max_queue_size
     expect(page.locator("#samples a")).to_have_count(6)
     expect(page.locator("#message")).to_be_hidden()
 
 
-def test_a_service_that_wants_a_token_is_shown_it_with_every_request(folder: Path, browser: Any, tmp_path: Path) -> None:
-    with running(str(folder), token=TOKEN) as strict:
+def test_the_token_is_sent_with_every_request(folder: Path, browser: Any, tmp_path: Path) -> None:
+    with live_server(str(folder), token=TOKEN) as server:
         page = browser.new_context(viewport=PHONE).new_page()
-        page.set_default_timeout(20_000)
-        page.goto(strict.url)
+        page.set_default_timeout(TIMEOUT_MS)
+        page.goto(server.url)
         expect(page.locator("#token")).to_be_focused()
         page.screenshot(path=tmp_path / "token.png")
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
-        expect(page.locator("#message")).to_contain_text("does not take that token")
+        expect(page.locator("#message")).to_contain_text("The token is not valid")
         page.locator("#token").fill(TOKEN)
         page.keyboard.press("Enter")
         expect(page.locator("#token-form")).to_be_hidden()
-        assert_drawn(page, "#samples img")
+        assert_loaded(page, "#samples img")
         page.locator("#samples a").first.click()
         expect(page.locator("#neighbors .tile")).to_have_count(12)
         page.reload()
-        assert_drawn(page, "#neighbors img")
+        assert_loaded(page, "#neighbors img")

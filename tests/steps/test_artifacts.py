@@ -1,4 +1,4 @@
-"""Artifacts are folders: opened as what was written, and hashed by what the next step depends on."""
+"""Artifacts are folders; their hash covers what the next step depends on."""
 
 from pathlib import Path
 
@@ -23,20 +23,20 @@ def _recorded(folder: Path, value: float = 1.0) -> Path:
     record = Record(folder / RECORD)
     record.metric("train.loss", 2, 1)
     record.metric("train.loss", value, 2)
-    record.note("model.weights", "abc")
+    record.note("model.weights_hash", "abc")
     record.figure("curves", Figure())
     record.save()
     return folder
 
 
-def test_new_folders_are_empty_and_lie_in_the_state_folder() -> None:
+def test_new_folders_are_empty_and_in_the_state_folder() -> None:
     first, second = new_folder(), new_folder()
     assert first != second
     assert first.is_relative_to(home())
     assert list(first.iterdir()) == []
 
 
-def test_the_content_hash_hangs_on_names_and_bytes(tmp_path: Path) -> None:
+def test_the_content_hash_depends_on_names_and_bytes(tmp_path: Path) -> None:
     files = {"a.txt": b"1", "b/c.txt": b"2"}
     plain = Artifact(put_all(tmp_path / "plain", files)).content_hash()
     assert Artifact(put_all(tmp_path / "same", dict(reversed(files.items())))).content_hash() == plain
@@ -44,7 +44,7 @@ def test_the_content_hash_hangs_on_names_and_bytes(tmp_path: Path) -> None:
         assert Artifact(put_all(tmp_path / name, files | other)).content_hash() != plain
 
 
-def test_what_a_step_reported_is_no_part_of_its_content(tmp_path: Path) -> None:
+def test_the_content_hash_leaves_out_the_record(tmp_path: Path) -> None:
     first, second = (_recorded(put_all(tmp_path / str(value), {"a.txt": b"1"}), value) for value in (1.0, 2.0))
     assert (
         Artifact(first).content_hash()
@@ -54,18 +54,20 @@ def test_what_a_step_reported_is_no_part_of_its_content(tmp_path: Path) -> None:
     assert Artifact(first).record.points[-1].value == 1.0
 
 
-def test_a_catalogue_is_a_pointer_whose_hash_is_the_fingerprint(tmp_path: Path, catalogue: Catalogue) -> None:
-    artifact = CatalogueArtifact.write(tmp_path, catalogue)
+def test_the_hash_of_a_catalogue_is_its_fingerprint(tmp_path: Path, catalogue: Catalogue) -> None:
+    artifact = CatalogueArtifact(tmp_path)
+    artifact.write(catalogue)
     assert artifact.open() == catalogue
     assert artifact.content_hash() == catalogue.fingerprint
 
 
-def test_triplets_are_the_same_after_writing_and_their_hash_says_so(tmp_path: Path, catalogue: Catalogue, triplets: Triplets) -> None:
+def test_triplets_are_the_same_after_writing(tmp_path: Path, catalogue: Catalogue, triplets: Triplets) -> None:
     hashes = []
     for number, seed in enumerate((0, 0, 1)):
-        drawn = sample_triplets(catalogue.frame, SampleSettings(seed=seed), catalogue.fingerprint)
         (tmp_path / str(number)).mkdir()
-        hashes.append(TripletsArtifact.write(tmp_path / str(number), drawn).content_hash())
+        artifact = TripletsArtifact(tmp_path / str(number))
+        artifact.write(sample_triplets(catalogue.frame, SampleSettings(seed=seed), catalogue.fingerprint))
+        hashes.append(artifact.content_hash())
     opened = TripletsArtifact(tmp_path / "0").open()
     assert opened.frame.equals(triplets.frame)
     assert opened.fingerprint == catalogue.fingerprint
@@ -81,8 +83,8 @@ def materializer(tmp_path: Path) -> FolderMaterializer:
     return FolderMaterializer(str(tmp_path / "stored"))
 
 
-def test_an_artifact_is_stored_as_the_folder_it_is(materializer: FolderMaterializer, tmp_path: Path) -> None:
-    artifact = Artifact(_recorded(put_all(tmp_path / "made", {"a.txt": b"1", "b/c.bin": b"\0\1"})))
+def test_an_artifact_is_stored_as_a_folder(materializer: FolderMaterializer, tmp_path: Path) -> None:
+    artifact = Artifact(_recorded(put_all(tmp_path / "output", {"a.txt": b"1", "b/c.bin": b"\0\1"})))
     materializer.save(artifact)
     loaded = materializer.load(BundleArtifact)
     assert isinstance(loaded, BundleArtifact)
@@ -91,10 +93,10 @@ def test_an_artifact_is_stored_as_the_folder_it_is(materializer: FolderMateriali
     assert loaded.record == Record(loaded.folder / RECORD, artifact.record.points, artifact.record.notes)
 
 
-def test_the_dashboard_shows_the_pictures_the_last_numbers_and_the_notes(materializer: FolderMaterializer, tmp_path: Path) -> None:
-    artifact = Artifact(_recorded(tmp_path / "made"))
+def test_the_dashboard_shows_figures_last_numbers_and_notes(materializer: FolderMaterializer, tmp_path: Path) -> None:
+    artifact = Artifact(_recorded(tmp_path / "output"))
     materializer.save(artifact)
-    shown = materializer.save_visualizations(artifact)
-    assert shown == {f"{tmp_path / 'stored'}/{RECORD}/curves.png": VisualizationType.IMAGE}
-    assert all(Path(file).is_file() for file in shown)
-    assert materializer.extract_metadata(artifact) == {"train.loss": 1.0, "model.weights": "abc"}
+    visualizations = materializer.save_visualizations(artifact)
+    assert visualizations == {f"{tmp_path / 'stored'}/{RECORD}/curves.png": VisualizationType.IMAGE}
+    assert all(Path(file).is_file() for file in visualizations)
+    assert materializer.extract_metadata(artifact) == {"train.loss": 1.0, "model.weights_hash": "abc"}

@@ -1,4 +1,4 @@
-"""What a step reports goes into MLflow, now or again from its record."""
+"""A step's report is logged to MLflow while it runs, or later from its record."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from deeprank.home import PROJECT
 from deeprank.reporting import Record
-from steps.tracking import Tracked, flatten, git_commit, log_parameters, replay
+from steps.tracking import MlflowReporter, flatten, git_commit, log_parameters, replay
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +30,24 @@ def _logged(run_id: str) -> tuple[dict[str, list[tuple[int, float]]], dict[str, 
     return curves, tags, [file.path for file in client.list_artifacts(run_id, "figures")]
 
 
-def test_a_record_told_again_says_what_was_said_the_first_time(experiment: str, tmp_path: Path) -> None:
+def test_a_replayed_record_logs_what_the_step_logged(experiment: str, tmp_path: Path) -> None:
     with mlflow.start_run(experiment_id=experiment) as first:
-        reporter = Tracked(tmp_path)
+        reporter = MlflowReporter(tmp_path / "record")
         for epoch, loss in enumerate((2.0, 1.0), start=1):
             reporter.metric("train.loss", loss, epoch)
         reporter.metric("queries", 12)
-        reporter.note("model.weights", "abc")
+        reporter.note("model.weights_hash", "abc")
         reporter.figure("curves", Figure())
         reporter.save()
     with mlflow.start_run(experiment_id=experiment) as second:
         pass
     replay(Record.load(tmp_path / "record"), second.info.run_id)
-    said = {"train.loss": [(1, 2.0), (2, 1.0)], "queries": [(0, 12.0)]}
-    assert _logged(first.info.run_id) == (said, {"model.weights": "abc"}, ["figures/curves.png"])
+    curves = {"train.loss": [(1, 2.0), (2, 1.0)], "queries": [(0, 12.0)]}
+    assert _logged(first.info.run_id) == (curves, {"model.weights_hash": "abc"}, ["figures/curves.png"])
     assert _logged(second.info.run_id) == _logged(first.info.run_id)
 
 
-def test_nested_parameters_get_dotted_names(experiment: str) -> None:
+def test_nested_parameters_have_dotted_names(experiment: str) -> None:
     settings = {"train": {"epochs": 3, "model": {"weights": "none"}}, "plain": 1.5, "nothing": None, "many": [1, 2]}
     flat = {"train.epochs": "3", "train.model.weights": "none", "plain": "1.5", "nothing": "None", "many": "[1, 2]"}
     assert flatten(settings) == flat
@@ -56,7 +56,7 @@ def test_nested_parameters_get_dotted_names(experiment: str) -> None:
     assert MlflowClient().get_run(run.info.run_id).data.params == flat
 
 
-def test_the_commit_is_that_of_the_checkout_else_of_the_image_else_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commit_is_of_the_checkout_or_the_image_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     if (PROJECT / ".git").exists():
         assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", git_commit())
     monkeypatch.setenv("PATH", "")

@@ -1,4 +1,4 @@
-"""Where a training starts: head and class vectors from what the features already tell, or a net that was trained before."""
+"""Initial weights of a training: head and class vectors from the features, or from a trained model."""
 
 import copy
 from pathlib import Path
@@ -15,64 +15,70 @@ from deeprank.models.embedding_model import EmbeddingModel, ModelSettings, Searc
 from deeprank.models.inference import embed_catalogue
 from deeprank.models.preprocessing import Preprocessing
 from deeprank.reporting import Record
-from deeprank.training.fit import TrainSettings, fit, training_key
+from deeprank.training.data import TrainingImages
+from deeprank.training.fit import fit, training_key
 from deeprank.training.initialization import init_from_bundle, init_head_from_pca
 from deeprank.training.losses import LossSettings, WeightedLosses
 from deeprank.training.precision import Precision
+from deeprank.training.settings import TrainSettings
 from deeprank.triplets.sampling import Triplets
 from tests.conftest import TINY
 
 FP32 = Precision(frozen=False, training=False, inference=False)
 
 
-def _started(catalogue: Catalogue, settings: ModelSettings) -> tuple[EmbeddingModel, WeightedLosses, torch.Tensor, np.ndarray]:
+def _images(catalogue: Catalogue, rows: np.ndarray) -> TrainingImages:
+    classes = np.unique(catalogue.frame["label"].iloc[rows], return_inverse=True)[1]
+    return TrainingImages(rows, classes, np.empty((0, 3), dtype=np.int64), np.eye(6, dtype=np.float32))
+
+
+def _initialized(catalogue: Catalogue, settings: ModelSettings) -> tuple[EmbeddingModel, WeightedLosses, torch.Tensor, np.ndarray]:
+    """Return model and losses with a PCA head, the random head before it, and the classes."""
     torch.manual_seed(0)
     model, loss = EmbeddingModel(settings), WeightedLosses((LossSettings(name="CosineSoftmax"),), torch.eye(6), settings.embedding_dim)
-    before = model.head.weight.detach().clone()
-    rows = np.arange(len(catalogue.frame))
-    classes = np.unique(catalogue.frame["label"], return_inverse=True)[1]
-    init_head_from_pca(model, loss, catalogue, rows, classes, 64, FP32)
-    return model, loss, before, classes
+    random_head = model.head.weight.detach().clone()
+    images = _images(catalogue, np.arange(len(catalogue.frame)))
+    init_head_from_pca(model, loss, catalogue, images, 64, FP32)
+    return model, loss, random_head, images.classes
 
 
-def _spread(found: np.ndarray, classes: np.ndarray) -> float:
-    similar = found @ found.T
+def _separation(embeddings: np.ndarray, classes: np.ndarray) -> float:
+    similarity = embeddings @ embeddings.T
     same = classes[:, None] == classes
-    return float(similar[same & ~np.eye(len(found), dtype=bool)].mean() - similar[~same].mean())
+    return float(similarity[same & ~np.eye(len(embeddings), dtype=bool)].mean() - similarity[~same].mean())
 
 
-def test_classes_are_apart_before_the_first_step_and_each_class_vector_is_in_its_middle(catalogue: Catalogue) -> None:
-    model, loss, before, classes = _started(catalogue, ModelSettings(embedding_dim=24))
+def test_the_pca_head_separates_classes(catalogue: Catalogue) -> None:
+    model, loss, random_head, classes = _initialized(catalogue, ModelSettings(embedding_dim=24))
     rows = np.arange(len(catalogue.frame))
-    found = embed_catalogue(model, Preprocessing(size=64), catalogue, rows)
+    embeddings = embed_catalogue(model, Preprocessing(size=64), catalogue, rows)
     with torch.no_grad():
-        model.head.weight.copy_(before)
+        model.head.weight.copy_(random_head)
         model.head.bias.zero_()
-    random = embed_catalogue(model, Preprocessing(size=64), catalogue, rows)
-    assert _spread(found, classes) > 1.5 * _spread(random, classes)
-    assert np.allclose(np.abs(found.mean(0)).max(), 0, atol=0.1)
-    middles = np.stack([found[classes == value].mean(0) for value in range(6)])
-    expected = normalize(torch.from_numpy(middles), dim=1)
+    random_embeddings = embed_catalogue(model, Preprocessing(size=64), catalogue, rows)
+    assert _separation(embeddings, classes) > 1.5 * _separation(random_embeddings, classes)
+    assert np.allclose(np.abs(embeddings.mean(0)).max(), 0, atol=0.1)
+    centers = np.stack([embeddings[classes == value].mean(0) for value in range(6)])
+    expected = normalize(torch.from_numpy(centers), dim=1)
     assert torch.allclose(normalize(loss.losses[0].proxies.detach(), dim=1), expected, atol=1e-4)
 
 
-def test_more_dimensions_than_images_keep_the_rest_of_the_random_head(catalogue: Catalogue) -> None:
-    model, _, before, _ = _started(catalogue, ModelSettings(embedding_dim=60))
-    rest = slice(len(catalogue.frame) - 1, None)
-    assert torch.equal(model.head.weight[rest], before[rest] / 10)
-    found = embed_catalogue(model, Preprocessing(size=64), catalogue, np.arange(len(catalogue.frame)))[:, rest]
-    # Centered, but for what unit length does.
-    assert np.abs(found.mean(0)).max() < found.std() / 3
+def test_dimensions_beyond_the_images_stay_random(catalogue: Catalogue) -> None:
+    model, _, random_head, _ = _initialized(catalogue, ModelSettings(embedding_dim=60))
+    remaining = slice(len(catalogue.frame) - 1, None)
+    assert torch.equal(model.head.weight[remaining], random_head[remaining] / 10)
+    embeddings = embed_catalogue(model, Preprocessing(size=64), catalogue, np.arange(len(catalogue.frame)))[:, remaining]
+    # Centered, except for the scaling to unit length.
+    assert np.abs(embeddings.mean(0)).max() < embeddings.std() / 3
 
 
-def test_no_direction_drowns_the_others_where_images_are_few(catalogue: Catalogue) -> None:
-    known = np.arange(0, len(catalogue.frame), 2)
+def test_no_direction_dominates_with_few_images(catalogue: Catalogue) -> None:
+    rows = np.arange(0, len(catalogue.frame), 2)
     model, loss = EmbeddingModel(ModelSettings(embedding_dim=30)), WeightedLosses((LossSettings(name="CosineSoftmax"),), torch.eye(6), 30)
-    classes = np.unique(catalogue.frame["label"].iloc[known], return_inverse=True)[1]
-    assert len(known) < 30
-    init_head_from_pca(model, loss, catalogue, known, classes, 64, FP32)
-    found = embed_catalogue(model, Preprocessing(size=64), catalogue, known + 1)
-    assert (found**2).mean(0).max() < 0.3
+    assert len(rows) < 30
+    init_head_from_pca(model, loss, catalogue, _images(catalogue, rows), 64, FP32)
+    embeddings = embed_catalogue(model, Preprocessing(size=64), catalogue, rows + 1)
+    assert (embeddings**2).mean(0).max() < 0.3
 
 
 @pytest.mark.parametrize(
@@ -81,11 +87,11 @@ def test_no_direction_drowns_the_others_where_images_are_few(catalogue: Catalogu
         ModelSettings(embedding_dim=16, hidden_dims=(24,)),
         ModelSettings(embedding_dim=16, multiscale=True),
     ],
-    ids=["hidden layers", "other branches"],
+    ids=["hidden layers", "low-resolution branches"],
 )
-def test_a_head_that_does_not_stand_on_the_convnet_starts_at_random(catalogue: Catalogue, settings: ModelSettings) -> None:
-    model, _, before, _ = _started(catalogue, settings)
-    assert torch.equal(model.head.weight, before)
+def test_a_head_on_other_inputs_stays_random(catalogue: Catalogue, settings: ModelSettings) -> None:
+    model, _, random_head, _ = _initialized(catalogue, settings)
+    assert torch.equal(model.head.weight, random_head)
 
 
 TRAIN = TrainSettings(
@@ -97,8 +103,8 @@ TRAIN = TrainSettings(
     classes_per_batch=3,
     images_per_class=2,
 )
-# So small a rate that the weights stay where they are.
-STILL = TRAIN.model_copy(update={"learning_rate": 1e-12, "head_learning_rate": 1e-12, "weight_decay": 0, "average": 0})
+# With these learning rates the weights stay where they are.
+NO_CHANGE = TRAIN.model_copy(update={"learning_rate": 1e-12, "head_learning_rate": 1e-12, "weight_decay": 0, "ema_decay": 0})
 
 
 def _weights(bundle: Bundle) -> dict[str, torch.Tensor]:
@@ -111,62 +117,60 @@ def champion(catalogue: Catalogue, triplets: Triplets, tmp_path_factory: pytest.
     return fit(catalogue, triplets, TRAIN, folder, Record(folder / "record"))
 
 
-def test_a_warm_start_goes_on_from_the_trained_weights_beside_the_ones_from_before(
-    catalogue: Catalogue, triplets: Triplets, champion: Bundle, tmp_path: Path
-) -> None:
-    went_on = fit(catalogue, triplets, STILL, tmp_path / "warm", Record(tmp_path / "r1"), start=champion)
-    anew = fit(catalogue, triplets, STILL, tmp_path / "cold", Record(tmp_path / "r2"))
-    before, warm, cold = _weights(champion), _weights(went_on), _weights(anew)
-    tuned = [name for name in before if name.startswith("tuned.")]
-    for name in tuned:
-        assert torch.allclose(warm[name], before[name], atol=1e-7), name
-    moved = [name for name in tuned if not torch.equal(cold[name], before[name])]
-    assert {name.split(".")[1] for name in moved} == {"upper", "head"}
-    # The features that were never trained are the same in all three.
-    for name in before.keys() - tuned:
-        if name.startswith("original."):
-            assert torch.equal(warm[name], cold[name]), name
-    assert (went_on.facts["start"], anew.facts["start"]) == (champion.weights_hash, "scratch")
+def test_init_from_a_bundle_loads_its_trained_weights(catalogue: Catalogue, triplets: Triplets, champion: Bundle, tmp_path: Path) -> None:
+    from_champion = fit(catalogue, triplets, NO_CHANGE, tmp_path / "a", Record(tmp_path / "r1"), init_bundle=champion)
+    from_pretrained = fit(catalogue, triplets, NO_CHANGE, tmp_path / "b", Record(tmp_path / "r2"))
+    before, continued, restarted = _weights(champion), _weights(from_champion), _weights(from_pretrained)
+    finetuned = [name for name in before if name.startswith("finetuned.")]
+    for name in finetuned:
+        assert torch.allclose(continued[name], before[name], atol=1e-7), name
+    changed = [name for name in finetuned if not torch.equal(restarted[name], before[name])]
+    assert {name.split(".")[1] for name in changed} == {"trainable", "head"}
+    # The pretrained weights are the same in all three.
+    for name in before.keys() - set(finetuned):
+        if name.startswith("pretrained."):
+            assert torch.equal(continued[name], restarted[name]), name
+    assert (from_champion.facts["init"], from_pretrained.facts["init"]) == (champion.weights_hash, "pretrained")
 
 
-def test_class_vectors_of_a_warm_start_are_in_the_middle_of_its_own_embeddings(catalogue: Catalogue, champion: Bundle) -> None:
+def test_init_from_a_bundle_sets_class_vectors(catalogue: Catalogue, champion: Bundle) -> None:
     model = EmbeddingModel(TRAIN.model)
     loss = WeightedLosses((LossSettings(name="CosineSoftmax"),), torch.eye(6), TRAIN.model.embedding_dim)
-    rows, classes = np.arange(len(catalogue.frame)), np.unique(catalogue.frame["label"], return_inverse=True)[1]
-    init_from_bundle(model, TRAIN.model, champion, loss, catalogue, rows, classes, 64, FP32)
+    images = _images(catalogue, np.arange(len(catalogue.frame)))
+    init_from_bundle(model, TRAIN.model, champion, loss, catalogue, images, 64, FP32)
     trained = champion.load()[0]
     assert isinstance(trained, SearchModel)
-    found = embed_catalogue(copy.deepcopy(trained.tuned), Preprocessing(size=64), catalogue, rows)
-    middles = np.stack([found[classes == value].mean(0) for value in range(6)])
-    expected = normalize(torch.from_numpy(middles), dim=1)
+    embeddings = embed_catalogue(copy.deepcopy(trained.finetuned), Preprocessing(size=64), catalogue, images.rows)
+    classes = images.classes
+    centers = np.stack([embeddings[classes == value].mean(0) for value in range(6)])
+    expected = normalize(torch.from_numpy(centers), dim=1)
     assert torch.allclose(normalize(loss.losses[0].proxies.detach(), dim=1), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"), [({"embedding_dim": 8}, "embedding_dim 16, now 8"), ({"frozen_stages": 1}, "frozen_stages 0, now 1")]
+    ("changed", "message"),
+    [({"embedding_dim": 8}, "embedding_dim is 8, in the bundle 16"), ({"frozen_stages": 1}, "frozen_stages is 1, in the bundle 0")],
 )
-def test_another_network_is_no_start(
-    catalogue: Catalogue, triplets: Triplets, champion: Bundle, tmp_path: Path, changed: dict[str, int], told: str
+def test_init_from_another_architecture_is_refused(
+    catalogue: Catalogue, triplets: Triplets, champion: Bundle, tmp_path: Path, changed: dict[str, int], message: str
 ) -> None:
     settings = TRAIN.model_copy(update={"model": TRAIN.model.model_copy(update=changed)})
-    with pytest.raises(ModelError, match=f"{told}; start from scratch once"):
-        fit(catalogue, triplets, settings, tmp_path, Record(tmp_path / "record"), start=champion)
+    with pytest.raises(ModelError, match=f"{message}; train once with init: pretrained"):
+        fit(catalogue, triplets, settings, tmp_path, Record(tmp_path / "record"), init_bundle=champion)
 
 
-def test_a_training_that_was_broken_off_goes_on_with_the_same_start_only(
-    catalogue: Catalogue, triplets: Triplets, champion: Bundle, tmp_path: Path
-) -> None:
-    class Broken(Record):
+def test_a_training_from_a_bundle_is_resumed(catalogue: Catalogue, triplets: Triplets, champion: Bundle, tmp_path: Path) -> None:
+    class InterruptedRecord(Record):
         def metric(self, name: str, value: float, step: int | None = None) -> None:
             if step == 2:
-                raise RuntimeError("broken off")
+                raise RuntimeError("interrupted")
             super().metric(name, value, step)
 
     settings, checkpoints = TRAIN.model_copy(update={"epochs": 2}), tmp_path / "checkpoints"
-    with pytest.raises(RuntimeError, match="broken off"):
-        fit(catalogue, triplets, settings, tmp_path / "a", Broken(tmp_path / "r1"), checkpoints, champion)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fit(catalogue, triplets, settings, tmp_path / "a", InterruptedRecord(tmp_path / "r1"), checkpoints, champion)
     assert [file.stem for file in checkpoints.iterdir()] == [training_key(triplets, settings, champion)]
     assert training_key(triplets, settings) != training_key(triplets, settings, champion)
     resumed = fit(catalogue, triplets, settings, tmp_path / "a", Record(tmp_path / "r2"), checkpoints, champion)
-    unbroken = fit(catalogue, triplets, settings, tmp_path / "b", Record(tmp_path / "r3"), start=champion)
-    assert resumed.weights_hash == unbroken.weights_hash
+    uninterrupted = fit(catalogue, triplets, settings, tmp_path / "b", Record(tmp_path / "r3"), init_bundle=champion)
+    assert resumed.weights_hash == uninterrupted.weights_hash

@@ -1,4 +1,4 @@
-"""The reservoirs against one that takes images one by one, and their triplets against trial and error."""
+"""The buffers against a reservoir that is fed one image at a time, and their triplets against repeated trials."""
 
 import itertools
 import math
@@ -9,10 +9,10 @@ import pytest
 from scipy.stats import chi2_contingency, chisquare
 
 from deeprank.triplets.buffer import BufferSampler
-from deeprank.triplets.relevance import RelevanceWeights, encode_hierarchy, grades, relevance
+from deeprank.triplets.relevance import RelevanceWeights, encode_hierarchy, relevance, relevance_by_depth
 
 LABELS = ["a/x/1"] * 4 + ["a/x/2"] * 2 + ["a/y/1"] * 3 + ["b/x/1"] * 5 + ["b/y/1"] * 2 + ["c/x/1"]
-TABLE = grades(3, RelevanceWeights())
+TABLE = relevance_by_depth(3, RelevanceWeights())
 
 
 def sampler_of(labels: list[str], size: int, share: float = 0.5, relevance_margin: float = 0.1) -> BufferSampler:
@@ -20,18 +20,18 @@ def sampler_of(labels: list[str], size: int, share: float = 0.5, relevance_margi
 
 
 def relevances(labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Of each pair, 0 of an image to itself, and in total over the category."""
+    """Return the relevance of each pair, 0 of an image to itself, and the total of each image over its category."""
     n, codes = len(labels), encode_hierarchy(labels)
     pairs = relevance(codes, *np.divmod(np.arange(n * n), n), RelevanceWeights()).reshape(n, n).astype(float)
     np.fill_diagonal(pairs, 0)
     return pairs, pairs.sum(axis=1)
 
 
-def one_by_one(rows: list[int], chances: list[float], size: int) -> dict[str, set[int]]:
-    """The paper's reservoir: a full buffer gives its smallest key for a larger one."""
+def feed_one_by_one(rows: list[int], uniform: list[float], size: int) -> dict[str, set[int]]:
+    """Return the buffers of the paper's reservoir: a larger key replaces the smallest key of a full buffer."""
     total = relevances(LABELS)[1]
     buffers: dict[str, dict[int, float]] = {}
-    for row, u in zip(rows, chances, strict=True):
+    for row, u in zip(rows, uniform, strict=True):
         buffer = buffers.setdefault(LABELS[row][0], {})
         key = u ** (1 / total[row]) if total[row] else 0
         smallest = min(buffer, key=buffer.__getitem__, default=-1)
@@ -47,38 +47,38 @@ def one_by_one(rows: list[int], chances: list[float], size: int) -> dict[str, se
 
 @pytest.mark.parametrize("size", [2, 3, 6, 100])
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_buffers_are_those_of_a_reservoir_fed_one_by_one_whatever_the_chunks(size: int, chunk: int) -> None:
+def test_buffers_are_those_of_a_reservoir_fed_one_by_one(size: int, chunk: int) -> None:
     for seed in range(20):
         stream = np.random.default_rng(seed).integers(0, len(LABELS), 60)
         sampler, rng = sampler_of(LABELS, size), np.random.default_rng(100 + seed)
         for first in range(0, len(stream), chunk):
             sampler.feed(stream[first : first + chunk], rng)
-        found = {category: {row for row in sampler.rows.tolist() if LABELS[row][0] == category} for category in "abc"}
-        assert found == one_by_one(stream.tolist(), np.random.default_rng(100 + seed).random(60).tolist(), size)
+        buffers = {category: {row for row in sampler.rows.tolist() if LABELS[row][0] == category} for category in "abc"}
+        assert buffers == feed_one_by_one(stream.tolist(), np.random.default_rng(100 + seed).random(60).tolist(), size)
         assert len(sampler.rows) == len(set(sampler.rows.tolist()))
 
 
 def test_total_relevance_is_the_sum_over_the_category() -> None:
-    assert sampler_of(LABELS, 2).relevance == pytest.approx(relevances(LABELS)[1])
+    assert sampler_of(LABELS, 2).total_relevance == pytest.approx(relevances(LABELS)[1])
 
 
-def test_sets_are_kept_as_often_as_draws_without_replacement_by_weight_give_them() -> None:
+def test_buffers_are_weighted_samples_without_replacement() -> None:
     labels = ["a/x/1"] * 3 + ["a/x/2"] * 2 + ["a/y/1"]
     weights = relevances(labels)[1]
     expected: Counter[frozenset[int]] = Counter()
     for order in itertools.permutations(range(len(labels)), 3):
-        left = [weights.sum() - weights[list(order[:step])].sum() for step in range(3)]
-        expected[frozenset(order)] += math.prod(weights[row] / rest for row, rest in zip(order, left, strict=True))
+        remaining = [weights.sum() - weights[list(order[:step])].sum() for step in range(3)]
+        expected[frozenset(order)] += math.prod(weights[row] / rest for row, rest in zip(order, remaining, strict=True))
     rng, times = np.random.default_rng(0), Counter()
     sampler = sampler_of(labels, 3)
     for _ in range(5000):
         sampler.rows, sampler.keys = sampler.rows[:0], sampler.keys[:0]
         sampler.feed(np.arange(len(labels)), rng)
         times[frozenset(sampler.rows.tolist())] += 1
-    assert chisquare([times[kept] for kept in expected], [5000 * share for share in expected.values()]).pvalue > 0.001
+    assert chisquare([times[rows] for rows in expected], [5000 * share for share in expected.values()]).pvalue > 0.001
 
 
-def test_what_is_kept_does_not_grow_with_what_was_fed() -> None:
+def test_buffers_do_not_grow_with_the_number_of_images_fed() -> None:
     labels, rng = [f"{i % 5}/{i % 3}/{i % 2}" for i in range(5000)], np.random.default_rng(0)
     sampler = sampler_of(labels, 20)
     for _ in range(50):
@@ -89,38 +89,38 @@ def test_what_is_kept_does_not_grow_with_what_was_fed() -> None:
 
 
 @pytest.mark.parametrize(("share", "relevance_margin"), [(0.5, 0.1), (0.9, 0.5)])
-def test_triplets_come_as_often_as_by_trial_and_error(share: float, relevance_margin: float) -> None:
+def test_triplets_are_as_frequent_as_by_repeated_trials(share: float, relevance_margin: float) -> None:
     pairs, total = relevances(LABELS)
     sampler, rng = sampler_of(LABELS, 4, share, relevance_margin), np.random.default_rng(3)
     sampler.feed(np.arange(len(LABELS)), rng)
-    kept = sampler.rows.tolist()
+    buffered = sampler.rows.tolist()
 
     def accepted(query: int) -> int:
         while True:
-            other = int(rng.choice([row for row in kept if row != query and LABELS[row][0] == LABELS[query][0]]))
+            other = int(rng.choice([row for row in buffered if row != query and LABELS[row][0] == LABELS[query][0]]))
             if rng.random() < min(1, pairs[query, other] / total[other]):
                 return other
 
-    tried: Counter[tuple[int, int, int]] = Counter()
-    for query in rng.choice([row for row in kept if LABELS[row][0] != "c"], 1500).tolist():
+    expected: Counter[tuple[int, int, int]] = Counter()
+    for query in rng.choice([row for row in buffered if LABELS[row][0] != "c"], 1500).tolist():
         while True:
             positive = accepted(query)
-            outside = [row for row in kept if LABELS[row][0] != LABELS[query][0]]
+            outside = [row for row in buffered if LABELS[row][0] != LABELS[query][0]]
             negative = accepted(query) if rng.random() < share else int(rng.choice(outside))
             if pairs[query, positive] - pairs[query, negative] >= relevance_margin:
                 break
-        tried[query, positive, negative] += 1
+        expected[query, positive, negative] += 1
     drawn = Counter(map(tuple, sampler.draw(100_000, rng).tolist()))
-    assert set(tried) <= set(drawn)
+    assert set(expected) <= set(drawn)
     by_pair = [Counter(), Counter()]
-    for counter, into in zip((tried, drawn), by_pair, strict=True):
+    for counter, totals in zip((expected, drawn), by_pair, strict=True):
         for (query, positive, negative), times in counter.items():
-            into[query, positive, LABELS[negative]] += times
+            totals[query, positive, LABELS[negative]] += times
     assert chi2_contingency([[counter[key] for key in by_pair[1]] for counter in by_pair]).pvalue > 0.001
 
 
-def test_a_ring_of_no_relevance_gives_neither_positives_nor_negatives_of_the_category() -> None:
-    table = grades(3, RelevanceWeights(top=0))
+def test_images_of_relevance_0_in_the_category_are_not_drawn() -> None:
+    table = relevance_by_depth(3, RelevanceWeights(top=0))
     sampler, rng = BufferSampler(encode_hierarchy(LABELS), table, 100, 0.5, 0.1), np.random.default_rng(0)
     sampler.feed(np.arange(len(LABELS)), rng)
     drawn = sampler.draw(5000, rng)

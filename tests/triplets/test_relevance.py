@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from deeprank.triplets.relevance import RelevanceWeights, coarse_labels, encode_hierarchy, grades, relevance, relevance_matrix
+from deeprank.triplets.relevance import RelevanceWeights, coarse_labels, encode_hierarchy, relevance, relevance_by_depth, relevance_matrix
 
 LABELS = ["Fruit/Apple/Golden", "Fruit/Apple/Pink", "Fruit/Pear/Golden", "Vegetables/Garlic", "Vegetables/Onion/Red", "Fruit/Apple/Golden"]
 
 
-def _relevance_by_hand(first: str, second: str, depth: int, weights: RelevanceWeights) -> float:
+def _relevance_by_loop(first: str, second: str, depth: int, weights: RelevanceWeights) -> float:
     if first == second:
         return weights.leaf
-    # A shorter label is its own only child.
-    a, b = ([*label.split("/"), *[f"only child of {label}"] * depth][:depth] for label in (first, second))
+    # A shorter label counts as its own only subfolder.
+    a, b = ([*label.split("/"), *[f"only subfolder of {label}"] * depth][:depth] for label in (first, second))
     shared = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=True))))
     if shared == 0:
         return 0
@@ -27,39 +27,39 @@ def _all_pairs(labels: list[str], weights: RelevanceWeights) -> tuple[np.ndarray
     depth = max(label.count("/") + 1 for label in labels)
     n = len(labels)
     i, j = np.divmod(np.arange(n * n), n)
-    by_hand = [_relevance_by_hand(labels[a], labels[b], depth, weights) for a, b in zip(i, j, strict=True)]
-    return relevance(encode_hierarchy(labels), i, j, weights), np.array(by_hand, dtype=np.float32)
+    by_loop = [_relevance_by_loop(labels[a], labels[b], depth, weights) for a, b in zip(i, j, strict=True)]
+    return relevance(encode_hierarchy(labels), i, j, weights), np.array(by_loop, dtype=np.float32)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
-def test_relevance_is_the_share_of_the_folder_path(depth: int) -> None:
+def test_relevance_depends_on_the_shared_folders(depth: int) -> None:
     rng = random.Random(depth)
     labels = ["/".join(f"{level}{rng.randrange(2)}" for level in range(depth)) for _ in range(25)]
-    found, by_hand = _all_pairs(labels, RelevanceWeights())
-    assert (found == by_hand).all()
-    assert set(found.tolist()) == {1: {0, 1}, 2: {0, 0.5, 1}, 3: {0, 0.25, 0.5, 1}, 4: {0, 0.25, 0.5, 1}}[depth]
+    computed, by_loop = _all_pairs(labels, RelevanceWeights())
+    assert (computed == by_loop).all()
+    assert set(computed.tolist()) == {1: {0, 1}, 2: {0, 0.5, 1}, 3: {0, 0.25, 0.5, 1}, 4: {0, 0.25, 0.5, 1}}[depth]
 
 
-def test_labels_of_different_depth_are_compared_as_the_docstring_says() -> None:
-    found, by_hand = _all_pairs([*LABELS, "Fruit", "Fruit/Apple"], RelevanceWeights())
-    assert (found == by_hand).all()
+def test_a_shorter_label_counts_as_its_own_only_subfolder() -> None:
+    computed, by_loop = _all_pairs([*LABELS, "Fruit", "Fruit/Apple"], RelevanceWeights())
+    assert (computed == by_loop).all()
 
 
-def test_relevance_is_symmetric_and_of_its_own_weights() -> None:
+def test_relevance_is_symmetric_and_uses_the_weights() -> None:
     weights = RelevanceWeights(leaf=5, parent=2, top=1)
-    found, by_hand = _all_pairs(LABELS, weights)
-    matrix = found.reshape(len(LABELS), -1)
-    assert (found == by_hand).all()
+    computed, by_loop = _all_pairs(LABELS, weights)
+    matrix = computed.reshape(len(LABELS), -1)
+    assert (computed == by_loop).all()
     assert (matrix == matrix.T).all()
     assert matrix[0].tolist() == [5, 2, 1, 0, 0, 5]
 
 
-def test_a_class_of_the_same_name_under_another_folder_is_another_class() -> None:
+def test_equal_names_in_different_folders_are_two_classes() -> None:
     codes = encode_hierarchy(["Apple/Golden", "Pear/Golden", "Apple/Golden"])
     assert codes[:, -1].tolist()[0] == codes[:, -1].tolist()[2] != codes[:, -1].tolist()[1]
 
 
-def test_levels_go_from_coarse_to_fine() -> None:
+def test_code_columns_go_from_coarse_to_fine() -> None:
     codes = encode_hierarchy(LABELS)
     assert codes.shape == (6, 3)
     assert [len(np.unique(column)) for column in codes.T] == [2, 4, 5]
@@ -70,8 +70,8 @@ def test_no_labels_have_no_codes() -> None:
 
 
 @pytest.mark.parametrize(("depth", "expected"), [(1, [0, 1]), (2, [0, 0.5, 1]), (4, [0, 0.25, 0.25, 0.5, 1])])
-def test_grades_rise_with_the_folders_shared(depth: int, expected: list[float]) -> None:
-    assert grades(depth, RelevanceWeights()).tolist() == expected
+def test_relevance_rises_with_the_number_of_shared_folders(depth: int, expected: list[float]) -> None:
+    assert relevance_by_depth(depth, RelevanceWeights()).tolist() == expected
 
 
 def test_a_shallow_label_is_a_coarse_class_of_its_own() -> None:
@@ -85,12 +85,12 @@ def test_a_shallow_label_is_a_coarse_class_of_its_own() -> None:
 def test_the_matrix_has_the_relevance_of_every_pair(weights: RelevanceWeights) -> None:
     codes = encode_hierarchy(LABELS)
     i, j = np.indices((len(LABELS), len(LABELS))).reshape(2, -1)
-    found = relevance_matrix(codes, weights)
-    assert found.dtype == np.float32
-    assert found.ravel().tolist() == relevance(codes, i, j, weights).tolist()
+    computed = relevance_matrix(codes, weights)
+    assert computed.dtype == np.float32
+    assert computed.ravel().tolist() == relevance(codes, i, j, weights).tolist()
 
 
-def test_where_all_have_one_folder_coarse_is_fine() -> None:
+def test_labels_of_one_folder_are_their_own_coarse_labels() -> None:
     assert coarse_labels(["a", "b"]) == ["a", "b"]
 
 

@@ -1,4 +1,4 @@
-"""The seed's triplet file: three names a line, whatever the names are."""
+"""The triplet file of the original Keras scripts: any names are written and read, and wrong lines are reported."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from deeprank.errors import DataError
-from deeprank.triplets.textfile import HINT, read_triplet_file, write_triplet_file
+from deeprank.triplets.textfile import UNKNOWN_HINT, read_triplet_file, write_triplet_file
 
 PATHS = [
     "x/a.jpg",
@@ -34,7 +34,7 @@ def test_a_line_is_query_positive_negative_without_a_header(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("prefix", ["", "data", "./data/", "/", "with,comma"])
-def test_what_was_written_is_read_again_whatever_the_names(tmp_path: Path, prefix: str) -> None:
+def test_any_names_are_read_as_they_were_written(tmp_path: Path, prefix: str) -> None:
     frame = _frame((0, 1, 2), (3, 4, 5), (5, 4, 0), (6, 7, 2), (0, 1, 2))
     write_triplet_file(tmp_path / "t.txt", frame, PATHS, prefix)
     assert read_triplet_file(tmp_path / "t.txt", PATHS, prefix).equals(frame)
@@ -46,35 +46,35 @@ def test_no_triplets_are_an_empty_file(tmp_path: Path) -> None:
     assert len(read_triplet_file(tmp_path / "t.txt", PATHS)) == 0
 
 
-def test_lines_that_end_as_on_windows_are_read(tmp_path: Path) -> None:
+def test_windows_line_ends_are_read(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes(b"a,b,c\r\nc,b,a\r\n")
     assert read_triplet_file(tmp_path / "t.txt", ["a", "b", "c"]).to_numpy().tolist() == [[0, 1, 2], [2, 1, 0]]
 
 
-def _read(tmp_path: Path, text: str | bytes, paths: list[str], prefix: str = "", train: np.ndarray | None = None) -> list[list[int]]:
+def _read(tmp_path: Path, text: str | bytes, paths: list[str], prefix: str = "", train_rows: np.ndarray | None = None) -> list[list[int]]:
     (tmp_path / "t.txt").write_bytes(text.encode() if isinstance(text, str) else text)
-    return read_triplet_file(tmp_path / "t.txt", paths, prefix, train).to_numpy().tolist()
+    return read_triplet_file(tmp_path / "t.txt", paths, prefix, train_rows).to_numpy().tolist()
 
 
-def test_a_byte_order_mark_and_empty_lines_are_no_names(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_empty_lines_are_skipped(tmp_path: Path) -> None:
     text = "\ufeffa,b,c\n\n\r\nc,b,a\n\n"
     assert _read(tmp_path, text, ["a", "b", "c"]) == [[0, 1, 2], [2, 1, 0]]
 
 
 @pytest.mark.parametrize("prefix", ["data", "./data/", "data/../data"])
-def test_names_may_be_relative_or_absolute_or_with_the_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+def test_names_may_be_relative_absolute_or_with_the_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
     monkeypatch.chdir(tmp_path)
     text = f"x/a.jpg,data/x/b.jpg,{tmp_path}/data/y/c.jpg\n./x/a.jpg,./data/x/b.jpg,data//y/c.jpg\n"
     assert _read(tmp_path, text, ["x/a.jpg", "x/b.jpg", "y/c.jpg"], prefix) == [[0, 1, 2], [0, 1, 2]]
 
 
-@pytest.mark.parametrize("folder", ["/", "/srv/photo graphs/", "../mine/"])
-def test_the_folder_that_all_names_have_in_common_is_found(tmp_path: Path, folder: str) -> None:
+@pytest.mark.parametrize("folder", ["/", "/srv/my images/", "../mine/"])
+def test_the_common_folder_of_all_names_is_detected(tmp_path: Path, folder: str) -> None:
     paths = ["x/a.jpg", "x/b.jpg", "y/c.jpg"]
     assert _read(tmp_path, ",".join(folder + path for path in paths), paths) == [[0, 1, 2]]
 
 
-def test_a_name_is_not_taken_for_another_of_its_end(tmp_path: Path) -> None:
+def test_a_name_with_the_same_end_is_another_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 2: new/x/a\.jpg is not among the images"):
         _read(tmp_path, "x/b.jpg,x/a.jpg,y/c.jpg\nnew/x/a.jpg,x/b.jpg,y/c.jpg\n", ["x/a.jpg", "x/b.jpg", "y/c.jpg"])
     with pytest.raises(DataError, match=r"line 1: other/x/b\.jpg is not among the images"):
@@ -82,7 +82,7 @@ def test_a_name_is_not_taken_for_another_of_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [
         ("a,b,c\na,b\n", "line 2: 2 names instead of query,positive,negative"),
         ("a\n", "line 1: 1 name instead"),
@@ -91,32 +91,32 @@ def test_a_name_is_not_taken_for_another_of_its_end(tmp_path: Path) -> None:
         ("a,b,c\n\n\nb,a,\n", "line 4: an empty name is not among the images"),
         ('a,b,"li\r\nne"\n\nb,a,d\n', "line 4: d is not among the images"),
         ('a,b,c\n"x\ny",a,b\n', "line 2: x\ny is not among the images"),
-        ('a,b,c\na,"b,c\na,b,c\n', "line 2: unexpected end of data; a name with a comma stands in quotes"),
-        ('a,b,c\na,"b"x,c\n', "line 2: ',' expected after '\"'; a name with a comma stands in quotes"),
+        ('a,b,c\na,"b,c\na,b,c\n', "line 2: unexpected end of data; put a name with a comma in quotes"),
+        ('a,b,c\na,"b"x,c\n', "line 2: ',' expected after '\"'; put a name with a comma in quotes"),
         (b"a,b,c\na,b,\xe4.jpg\n", "line 2: \\xe4.jpg is not among the images"),
     ],
 )
-def test_a_wrong_line_is_named_and_shifts_nothing(tmp_path: Path, text: str | bytes, complaint: str) -> None:
-    with pytest.raises(DataError, match=re.escape(f"t.txt, {complaint}")):
+def test_a_wrong_line_is_reported_with_its_number(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(f"t.txt, {message}")):
         _read(tmp_path, text, ["a", "b", "c", "li\r\nne"])
 
 
-def test_the_first_few_wrong_lines_are_told_in_their_order(tmp_path: Path) -> None:
+def test_the_first_few_wrong_lines_are_reported_in_order(tmp_path: Path) -> None:
     lines = ["a,b,c", "a,b", "a,b,d", *["a,b,c"] * 10, "a", *["a,e,b"] * 9]
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as error:
         _read(tmp_path, "\n".join(lines), ["a", "b", "c"])
-    assert re.findall(r"line (\d+)", str(told.value)) == ["2", "3", "14", "15", "16"]
-    assert "and 7 more lines" in str(told.value)
-    assert str(told.value).endswith(HINT)
+    assert re.findall(r"line (\d+)", str(error.value)) == ["2", "3", "14", "15", "16"]
+    assert "and 7 more lines" in str(error.value)
+    assert str(error.value).endswith(UNKNOWN_HINT)
 
 
-def test_all_three_images_must_be_in_the_train_split_where_it_is_given(tmp_path: Path) -> None:
-    assert _read(tmp_path, "a,b,c\n", ["a", "b", "c", "d"], train=np.array([0, 1, 2])) == [[0, 1, 2]]
-    told = r"line 2: d is not in the train split\nline 3: e is not among the images\n.*\nImages of val and test are kept"
-    with pytest.raises(DataError, match=told):
-        _read(tmp_path, "a,b,c\na,b,d\ne,a,b\n", ["a", "b", "c", "d"], train=np.array([0, 1, 2]))
+def test_all_three_images_must_be_in_the_train_rows(tmp_path: Path) -> None:
+    assert _read(tmp_path, "a,b,c\n", ["a", "b", "c", "d"], train_rows=np.array([0, 1, 2])) == [[0, 1, 2]]
+    message = r"line 2: d is not in the train split\nline 3: e is not among the images\n.*\nImages of val and test are kept for evaluation"
+    with pytest.raises(DataError, match=message):
+        _read(tmp_path, "a,b,c\na,b,d\ne,a,b\n", ["a", "b", "c", "d"], train_rows=np.array([0, 1, 2]))
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.txt cannot be read: No such file"):
         read_triplet_file(tmp_path / "none.txt", ["a"])

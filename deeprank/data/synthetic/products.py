@@ -1,51 +1,78 @@
-"""Which products there are: a table of kinds, the details of their variants, and the labels of a class."""
+"""Define the products: a table of kinds, the details of their variants, and the label path of each class."""
 
 from dataclasses import KW_ONLY, dataclass
 
 from PIL import ImageColor
 
+from deeprank.data.synthetic.types import Color
 from deeprank.errors import DataError
 
-Color = str | tuple[int, ...]  # as Pillow takes it: "#rrggbb", or red, green, blue
-
-VARIANTS = 3  # variants of a kind that follow each other in class order
+VARIANTS_PER_CYCLE = 3  # consecutive class indices of the same kind
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Shape and main design that all variants of a kind share."""
+    """Shape and main design that all variants of a kind share; the colors are as Pillow names them.
 
-    group: str
+    Attributes:
+        category: name of the top level of the label path.
+        name: of the kind.
+        shape: key of the shape's dimensions (see `shapes`).
+        body_color: of the product's body.
+        cap_color: of the cap, lid or inner bag.
+        paper_color: of the label's background.
+        ink_color: of the brand's text or its plate.
+        motif_color: main color of the motif.
+        brand: text on the front.
+        motif: key of the motif (see `prints`).
+        pattern: name of the background pattern.
+        layout: index of the front's layout.
+        gloss: strength of the highlights, 0 to 1.
+
+    """
+
+    category: str
     name: str
     shape: str
-    body: str
-    cap: str
-    paper: str
-    ink: str
-    spot: str
+    body_color: str
+    cap_color: str
+    paper_color: str
+    ink_color: str
+    motif_color: str
     brand: str
     motif: str
     pattern: str
     _: KW_ONLY
     layout: int
-    gloss: float  # 0..1
+    gloss: float
 
 
 @dataclass(frozen=True, slots=True)
-class Detail:
-    """What sets one variant of a kind apart from the others; number is unique among them."""
+class VariantDetails:
+    """Details in which one variant of a kind differs from the others.
+
+    Attributes:
+        emblem: key of the emblem's outline (see `prints`).
+        emblem_on_right: whether the emblem is on the right side of the front.
+        stripes: number of stripes at the bottom.
+        word: text on the front.
+        number: on the front; unique among the variants of a kind.
+        accent_color: of emblem, number and stripes.
+        label_shade: strength of the accent color in the label's background: 0, 1 or 2.
+
+    """
 
     emblem: str
-    right: bool
+    emblem_on_right: bool
     stripes: int
     word: str
     number: int
-    accent: Color
-    tint: int
+    accent_color: Color
+    label_shade: int
 
 
-# A line each: group, name, shape, colors of body, cap, paper, ink and spot, brand, motif, pattern, layout, gloss.
-TABLE = """
+# One kind a line, with the attributes of Kind in their order.
+KIND_TABLE = """
 bottles juice-bottle flask #f0972b #3c8c3f #fff4dc #d9541e #f6a21e SUNNA orange rays 0 .7
 boxes cereal-box tall #e7b64a #c98f28 #fbe3a0 #b3341f #f3c04b Krispo bowl wave 1 .1
 jars jam-jar jar #8e1630 #e9dfd0 #fffaf0 #8e1f3d #c22a4e Maribel berry frame 0 .6
@@ -71,35 +98,44 @@ tins coffee-tin can #8c2a22 #d6b25a #9c2f26 #f6e2b4 #d6b25a Torino bean plain 3 
 pouches pasta-bag bag #27508f #1e4079 #2f5fa8 #fff3d8 #f1c545 Pastello wheat stripe 0 .6
 cups butter-tub tub #f6e27a #e3b92d #fdf3b5 #2f7d3c #f2c12e Auenhof flower plain 2 .3
 """
-KINDS = tuple(Kind(*texts, layout=int(layout), gloss=float(gloss)) for *texts, layout, gloss in map(str.split, TABLE.strip().splitlines()))
+KINDS = tuple(
+    Kind(*texts, layout=int(layout), gloss=float(gloss)) for *texts, layout, gloss in map(str.split, KIND_TABLE.strip().splitlines())
+)
 WORDS = ("classic", "mild", "extra", "light", "fresh", "natur", "gold", "bio", "pure", "rich", "family", "spicy", "sweet", "zero",
          "select", "farm", "finest", "tender", "royal")  # fmt: skip
-ACCENTS = ["#d8432f", "#2f6fd0", "#3a9a4a", "#e6a91f", "#7d4bb0", "#1f9c9c", "#d65a94", "#5a4636"]
+ACCENT_COLORS = ["#d8432f", "#2f6fd0", "#3a9a4a", "#e6a91f", "#7d4bb0", "#1f9c9c", "#d65a94", "#5a4636"]
 EMBLEMS = ["star", "heart", "leaf", "drop", "flower", "diamond", "crown", "moon", "sun", "bolt", "fish", "petals", "mountain"]
 
 
-def mix(color: Color, other: Color = "#000", share: float = 0) -> tuple[int, ...]:
-    """Return a color mixed with a share (0..1) of another one."""
-    one, two = (ImageColor.getrgb(c) if isinstance(c, str) else c for c in (color, other))
-    return tuple(round(a + (b - a) * share) for a, b in zip(one, two, strict=True))
+def mix_colors(color: Color, other: Color = "#000", weight: float = 0) -> tuple[int, ...]:
+    """Return the mixture of two colors; `weight` (0 to 1) is that of the other one."""
+    first, second = (ImageColor.getrgb(c) if isinstance(c, str) else c for c in (color, other))
+    return tuple(round(a + (b - a) * weight) for a, b in zip(first, second, strict=True))
 
 
-def locate(class_index: int) -> tuple[int, int]:
-    """Return the place in KINDS and the variant number (from 0) of a class; raise DataError if the index is negative."""
+def kind_and_variant(class_index: int) -> tuple[int, int]:
+    """Return the index into KINDS and the variant number (from 0) of a class.
+
+    Raises:
+        DataError: the class index is negative.
+
+    """
     if class_index < 0:
         raise DataError(f"class_index must be 0 or more, not {class_index}")
-    turn, place = divmod(class_index, len(KINDS) * VARIANTS)
-    return place // VARIANTS, turn * VARIANTS + place % VARIANTS
+    cycle, position = divmod(class_index, len(KINDS) * VARIANTS_PER_CYCLE)
+    return position // VARIANTS_PER_CYCLE, cycle * VARIANTS_PER_CYCLE + position % VARIANTS_PER_CYCLE
 
 
-def detail_of(kind: int, variant: int) -> Detail:
-    """Return the details of a variant; neighboring variants differ in all of them."""
-    v = variant + 5 * kind
-    accent = mix(ACCENTS[v * 3 % len(ACCENTS)], "#888", 0.12 * (v // 8 % 3))
-    return Detail(EMBLEMS[v * 5 % len(EMBLEMS)], v % 2 == 1, 1 + v % 4, WORDS[v * 7 % len(WORDS)], 11 + 7 * variant, accent, v % 3)
+def variant_details(kind_index: int, variant: int) -> VariantDetails:
+    """Return the details of a variant; consecutive variants differ in all of them."""
+    v = variant + 5 * kind_index
+    accent_color = mix_colors(ACCENT_COLORS[v * 3 % len(ACCENT_COLORS)], "#888", 0.12 * (v // 8 % 3))
+    emblem, word = EMBLEMS[v * 5 % len(EMBLEMS)], WORDS[v * 7 % len(WORDS)]
+    return VariantDetails(emblem, v % 2 == 1, 1 + v % 4, word, 11 + 7 * variant, accent_color, v % 3)
 
 
 def label_path(class_index: int) -> tuple[str, str, str]:
-    """Return group, kind and variant of a class, such as ("bottles", "juice-bottle", "juice-bottle-03")."""
-    place, variant = locate(class_index)
-    return KINDS[place].group, KINDS[place].name, f"{KINDS[place].name}-{variant + 1:02d}"
+    """Return category, kind and variant of a class, such as ("bottles", "juice-bottle", "juice-bottle-03")."""
+    kind_index, variant = kind_and_variant(class_index)
+    kind = KINDS[kind_index]
+    return kind.category, kind.name, f"{kind.name}-{variant + 1:02d}"

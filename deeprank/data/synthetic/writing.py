@@ -1,4 +1,4 @@
-"""Images as files, drawn by several processes where there are many."""
+"""Write synthetic images as files, in several processes where there are many."""
 
 import multiprocessing
 import random
@@ -11,36 +11,50 @@ from pathlib import Path
 from rich.progress import track
 
 from deeprank.data.synthetic.products import label_path
-from deeprank.data.synthetic.scenes import render
+from deeprank.data.synthetic.scenes import draw_image
 from deeprank.errors import DataError
 
-POOL_FROM = 500  # images above which starting processes pays
-CHUNK = 50  # images that a process draws at a time
+MAX_IMAGES_IN_ONE_PROCESS = 500  # with more images, several processes are faster despite the time to start them
+IMAGES_PER_TASK = 50
 
 
-def _write_one(folder: Path, seed: int, size: int, which: tuple[int, int]) -> None:
+def _write_image(folder: Path, seed: int, size: int, indices: tuple[int, int]) -> None:
     """Write the image of a class index and an image index."""
-    place = folder.joinpath(*label_path(which[0]))
-    place.mkdir(parents=True, exist_ok=True)
-    quality = random.Random(f"{seed}/{which[0]}/{which[1]}/jpeg").randint(60, 95)
-    render(*which, seed, size).save(place / f"{which[1]:03d}.jpg", quality=quality)
+    class_index, image_index = indices
+    class_folder = folder.joinpath(*label_path(class_index))
+    class_folder.mkdir(parents=True, exist_ok=True)
+    quality = random.Random(f"{seed}/{class_index}/{image_index}/jpeg").randint(60, 95)
+    draw_image(class_index, image_index, seed, size).save(class_folder / f"{image_index:03d}.jpg", quality=quality)
 
 
 def write_synthetic(folder: Path, classes: int = 36, images: int = 40, seed: int = 0, size: int = 256, *, progress: bool = False) -> int:
-    """Write `images` images of each of `classes` products as folder/group/kind/variant/nnn.jpg; return how many files.
+    """Write synthetic images as folder/category/kind/variant/nnn.jpg, and return the number of files.
 
-    Above POOL_FROM images several processes draw: a script that calls this then needs the usual __main__ guard. Files of the
-    same names are overwritten. Raises DataError if a number is too small.
+    More than MAX_IMAGES_IN_ONE_PROCESS images are drawn by several processes; a script that calls this needs the usual
+    `if __name__ == "__main__"` guard. Files of the same names are overwritten.
+
+    Args:
+        folder: where to.
+        classes: number of classes, at least 1.
+        images: number of images per class, at least 1.
+        seed: random seed.
+        size: shorter side in pixels, at least 32.
+        progress: whether to show a progress bar.
+
+    Raises:
+        DataError: a number is too small.
+
     """
-    for name, value, least in (("classes", classes, 1), ("images", images, 1), ("size", size, 32)):
-        if value < least:
-            raise DataError(f"{name} must be {least} or more, not {value}")
-    write, jobs, total = partial(_write_one, folder, seed, size), product(range(classes), range(images)), classes * images
+    for name, value, minimum in (("classes", classes, 1), ("images", images, 1), ("size", size, 32)):
+        if value < minimum:
+            raise DataError(f"{name} must be {minimum} or more, not {value}")
+    write, tasks, total = partial(_write_image, folder, seed, size), product(range(classes), range(images)), classes * images
     workers: AbstractContextManager[ProcessPoolExecutor | None] = nullcontext()
-    if total > POOL_FROM:  # spawned, not forked: threads of torch may be running in the caller
+    if total > MAX_IMAGES_IN_ONE_PROCESS:
+        # Processes are spawned, not forked, because the caller may run threads of torch.
         workers = ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))
     with workers as pool:
-        written = pool.map(write, jobs, chunksize=CHUNK) if pool else map(write, jobs)
+        written = pool.map(write, tasks, chunksize=IMAGES_PER_TASK) if pool else map(write, tasks)
         for _ in track(written, "drawing images", total, transient=True, disable=not progress):
             pass
     return total

@@ -1,72 +1,80 @@
-// What the page asks of the service: with a token if there is one, again where the service is busy, and problems in words.
-const TOKEN = "deeprank-token";
-const ATTEMPTS = 5;
-const BLANK = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==";
+// Requests to the API: with the token if there is one, repeated while the service is busy, and with readable errors.
+const TOKEN_KEY = "deeprank-token";
+const MAX_ATTEMPTS = 5;
+const BLANK_IMAGE = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==";
 
-export class Problem extends Error {
+export class ApiError extends Error {
   constructor(text, status) {
     super(text);
     this.status = status;
   }
 }
 
-export const setToken = (token) => sessionStorage.setItem(TOKEN, token);
-export const hasToken = () => sessionStorage.getItem(TOKEN) !== null;
+export const setToken = (token) => sessionStorage.setItem(TOKEN_KEY, token);
+export const hasToken = () => sessionStorage.getItem(TOKEN_KEY) !== null;
 
-const pause = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
+const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 
-async function fetched(path, { onBusy, ...options }) {
-  for (let left = ATTEMPTS - 1; ; left--) {
-    const token = sessionStorage.getItem(TOKEN);
-    let answer;
+async function fetchWithRetry(path, { onBusy, ...options }) {
+  for (let attempt = 1; ; attempt++) {
+    const token = sessionStorage.getItem(TOKEN_KEY);
+    let response;
     try {
-      answer = await fetch(path, { ...options, headers: token ? { Authorization: `Bearer ${token}` } : {} });
+      response = await fetch(path, { ...options, headers: token ? { Authorization: `Bearer ${token}` } : {} });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Problem("The service cannot be reached, or it cut the upload short.", 0);
+      throw new ApiError("The service is not reachable, or it closed the connection during the upload.", 0);
     }
-    if (answer.ok) {
-      if (left < ATTEMPTS - 1) onBusy?.(0);
-      return answer;
+    if (response.ok) {
+      if (attempt > 1) onBusy?.(0);
+      return response;
     }
-    const seconds = Number(answer.headers.get("Retry-After"));
-    if (!seconds || !left) throw new Problem(await detail(answer), answer.status);
+    const seconds = Number(response.headers.get("Retry-After"));
+    if (!seconds || attempt === MAX_ATTEMPTS) throw new ApiError(await errorDetail(response), response.status);
     onBusy?.(seconds);
-    await pause(seconds);
+    await sleep(seconds);
     options.signal?.throwIfAborted();
   }
 }
 
-async function detail(answer) {
-  if (!answer.headers.get("Content-Type")?.includes("json")) return `The service answered ${answer.status}.`;
-  const { detail, title } = await answer.json();
+async function errorDetail(response) {
+  if (!response.headers.get("Content-Type")?.includes("json")) return `The service responded with status ${response.status}.`;
+  const { detail, title } = await response.json();
   return detail || title;
 }
 
-// Options are fetch's; onBusy hears in how many seconds a busy service is asked again, and 0 when it has answered.
-export const ask = async (path, options = {}) => (await fetched(path, options)).json();
+// Takes the options of fetch and `onBusy`, which gets the seconds until the next attempt, and 0 after a success.
+export const fetchJson = async (path, options = {}) => (await fetchWithRetry(path, options)).json();
 
-const near = new IntersectionObserver(
+// Returns the fetch options of a request with images; each has a `file`, or the `id` of an image of the catalogue.
+export function imageRequest(images, fields = {}) {
+  const body = new FormData();
+  for (const image of images) image.file ? body.append("image", image.file) : body.append("id", image.id);
+  for (const [name, value] of Object.entries(fields)) if (value) body.append(name, value);
+  return { method: "POST", body };
+}
+
+const visibilityObserver = new IntersectionObserver(
   (entries) => {
     for (const { isIntersecting, target } of entries) if (isIntersecting) target.load();
   },
   { rootMargin: "400px" },
 );
 
-// An image of the catalogue, fetched when it comes near the screen: an <img> alone could neither show the token nor wait its turn.
-export function image(id, alt, signal) {
-  const image = Object.assign(new Image(), { alt, src: BLANK });
+// Returns an <img> of the catalogue that is fetched shortly before it becomes visible; a plain src could not send the token or retry.
+export function catalogueImage(id, alt, signal) {
+  const image = Object.assign(new Image(), { alt, src: BLANK_IMAGE });
   image.load = async () => {
-    near.unobserve(image);
+    visibilityObserver.unobserve(image);
     try {
-      const blob = await (await fetched(`v1/images/${id}`, { signal })).blob();
+      const blob = await (await fetchWithRetry(`v1/images/${id}`, { signal })).blob();
       image.onload = () => URL.revokeObjectURL(image.src);
       image.src = URL.createObjectURL(blob);
     } catch (error) {
-      // Without an address its alternative text is shown.
+      // Without a src the browser shows the alternative text.
       if (error.name !== "AbortError") image.removeAttribute("src");
     }
   };
-  near.observe(image);
+  visibilityObserver.observe(image);
   return image;
 }

@@ -1,4 +1,4 @@
-"""What a client may ask, as JSON or as a form with files, and how it is read; only image bytes and ids, never a path or an address."""
+"""Request bodies, as JSON or as a form with files; they hold image bytes and ids, never a path or an address."""
 
 import binascii
 from typing import Annotated, Any, Self, TypeVar
@@ -9,53 +9,56 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from deeprank.serving.schemas.responses import ID
+from deeprank.serving.schemas.responses import EXAMPLE_ID
 
 FORM, JSON = "multipart/form-data", "application/json"
-FIELD_BYTES = 4096
+MAX_IMAGES = 10
+MAX_FORM_FIELDS = 20
+MAX_FIELD_BYTES = 4096
+ID_PATTERN = r"^[0-9a-f]{64}$"
 
 
-def _decoded(value: object) -> bytes:
+def _decode_base64(value: object) -> bytes:
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
-        raise ValueError("an image is a string of base64")
+        raise ValueError("an image must be a base64 string")
     try:
         return binascii.a2b_base64(value, strict_mode=True)
     except ValueError:
-        raise ValueError("an image is a string of base64, and this is none") from None
+        raise ValueError("an image must be a base64 string; this one is not valid base64") from None
 
 
 _BASE64 = {"type": "string", "contentEncoding": "base64", "pattern": "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"}
-Picture = Annotated[bytes, BeforeValidator(_decoded), WithJsonSchema(_BASE64)]
-ImageId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", examples=[ID])]
+Base64Image = Annotated[bytes, BeforeValidator(_decode_base64), WithJsonSchema(_BASE64)]
+ImageId = Annotated[str, Field(pattern=ID_PATTERN, examples=[EXAMPLE_ID])]
 
 
-class EmbedQuestion(BaseModel):
-    """Images of one's own, as base64; one may stand alone instead of in a list."""
+class EmbedRequest(BaseModel):
+    """Images of the client as base64; a single image may be given as `image`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    image: Picture | None = None
-    images: list[Picture] = Field([], max_length=10)
+    image: Base64Image | None = None
+    images: list[Base64Image] = Field([], max_length=MAX_IMAGES)
 
     @property
-    def uploads(self) -> list[bytes]:
-        """All images."""
+    def all_images(self) -> list[bytes]:
+        """Bytes of all image files."""
         return [*([self.image] if self.image is not None else []), *self.images]
 
     @model_validator(mode="after")
-    def _enough(self) -> Self:
-        if not self.uploads:
+    def _check_count(self) -> Self:
+        if not self.all_images:
             raise ValueError("give an image")
         return self
 
 
-class Question(EmbedQuestion):
-    """Images of one's own, or of the catalogue by their ids."""
+class ImagesOrIdsRequest(EmbedRequest):
+    """Images of the client, images of the catalogue by their ids, or both."""
 
     id: ImageId | None = None
-    ids: list[ImageId] = Field([], max_length=10)
+    ids: list[ImageId] = Field([], max_length=MAX_IMAGES)
 
     @property
     def all_ids(self) -> list[str]:
@@ -63,79 +66,85 @@ class Question(EmbedQuestion):
         return [*([self.id] if self.id is not None else []), *self.ids]
 
     @model_validator(mode="after")
-    def _enough(self) -> Self:
-        if not self.uploads and not self.all_ids:
+    def _check_count(self) -> Self:
+        if not self.all_images and not self.all_ids:
             raise ValueError("give an image, or the id of an image of the catalogue")
         return self
 
 
-class SearchQuestion(Question):
-    """Several images are one question: of one thing from several sides."""
+class SearchRequest(ImagesOrIdsRequest):
+    """A search; several images are several views of the same thing and form one query."""
 
-    k: int = Field(10, ge=1, le=100, description="How many neighbors.")
-    label_prefix: str = Field("", max_length=400, description="Only images of this label, or of labels below it, e.g. Fruit/Apple.")
+    k: int = Field(10, ge=1, le=100, description="Number of neighbors.")
+    label_prefix: str = Field("", max_length=400, description="Only images of this label or of labels below it, e.g. Fruit/Apple.")
     max_distance: float | None = Field(None, ge=0, le=2, description="Only images up to this distance.")
 
 
-class PairQuestion(Question):
-    """Two images: two images, two ids, or one of each."""
+class PairRequest(ImagesOrIdsRequest):
+    """Two images: two images of the client, two ids, or one of each."""
 
     @model_validator(mode="after")
-    def _enough(self) -> Self:
-        if len(self.uploads) + len(self.all_ids) != 2:
+    def _check_count(self) -> Self:
+        if len(self.all_images) + len(self.all_ids) != 2:
             raise ValueError("give two images: two images, two ids, or one of each")
         return self
 
 
-Q = TypeVar("Q", bound=BaseModel)
+RequestModel = TypeVar("RequestModel", bound=BaseModel)
 
 
-async def read(request: Request, kind: type[Q]) -> Q:
-    """Return the question in a request's body.
+async def read_request(request: Request, model: type[RequestModel]) -> RequestModel:
+    """Return the body of an HTTP request as a request model.
 
     Raises:
-        HTTPException: it is neither JSON nor a form with files.
-        RequestValidationError: something in it is missing, unknown or out of its bounds.
+        HTTPException: the body is neither JSON nor a form with files.
+        RequestValidationError: a field is missing, unknown or out of range.
 
     """
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
-        if media == JSON:
-            return kind.model_validate_json(await request.body(), strict=True)
-        if media == FORM:
-            return kind.model_validate(await _fields(request))
+        if media_type == JSON:
+            return model.model_validate_json(await request.body(), strict=True)
+        if media_type == FORM:
+            return model.model_validate(await _form_fields(request))
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_input=False, include_url=False, include_context=False)) from None
-    raise HTTPException(415, f"a question is {JSON}, or {FORM} with files named image")
+    raise HTTPException(415, f"the body must be {JSON}, or {FORM} with files in the field image")
 
 
-async def _fields(request: Request) -> dict[str, Any]:
-    """Return a form's fields: files named image as `images`, ids as `ids`, the others as they are."""
+async def _form_fields(request: Request) -> dict[str, Any]:
+    """Return the fields of a form: the files of `image` as `images`, the values of `id` as `ids`, other fields unchanged."""
     fields: dict[str, Any] = {}
-    async with request.form(max_files=10, max_fields=20, max_part_size=FIELD_BYTES) as form:
+    async with request.form(max_files=MAX_IMAGES, max_fields=MAX_FORM_FIELDS, max_part_size=MAX_FIELD_BYTES) as form:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile) != (name == "image"):
-                raise HTTPException(422, "image must be a file, and no other field may be one")
+                raise HTTPException(422, "image must be a file, and other fields must not be files")
             if isinstance(value, UploadFile):
                 fields.setdefault("images", []).append(await value.read())
             elif name == "id":
                 fields.setdefault("ids", []).append(value)
             elif name in fields or name in ("images", "ids"):
-                raise HTTPException(422, f"{name[:40]} is given twice, or is no field of a form")
+                raise HTTPException(422, f"{name[:40]} is given twice, or is not a field of the form")
             else:
                 fields[name] = value
     return fields
 
 
-def described(kind: type[BaseModel], **example: object) -> dict[str, Any]:
-    """Return the OpenAPI description of a question's body in both of its forms."""
-    schema = kind.model_json_schema()
+def request_body_description(model: type[BaseModel], **example: object) -> dict[str, Any]:
+    """Return the OpenAPI description of a request body as JSON and as a form.
+
+    Args:
+        model: request model of the JSON form.
+        example: fields of an example body.
+
+    """
+    schema = model.model_json_schema()
     properties = dict(schema["properties"])
     for name in ("image", "images", "id", "ids"):
         properties.pop(name, None)
-    file = {"type": "array", "maxItems": 10, "items": {"type": "string", "format": "binary"}}
-    ids = {"type": "array", "maxItems": 10, "items": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
-    properties |= {"image": file} | ({"id": ids} if "id" in schema["properties"] else {})
+    files = {"type": "array", "maxItems": MAX_IMAGES, "items": {"type": "string", "format": "binary"}}
+    ids = {"type": "array", "maxItems": MAX_IMAGES, "items": {"type": "string", "pattern": ID_PATTERN}}
+    properties |= {"image": files} | ({"id": ids} if "id" in schema["properties"] else {})
     form = {"type": "object", "properties": properties, "additionalProperties": False}
     return {
         "requestBody": {

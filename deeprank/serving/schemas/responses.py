@@ -1,10 +1,10 @@
-"""What the service answers, as its OpenAPI document describes it."""
+"""Response bodies of the API."""
 
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-ID = "3f1c" * 16
+EXAMPLE_ID = "3f1c" * 16
 
 
 def _example(**values: Any) -> ConfigDict:
@@ -12,7 +12,7 @@ def _example(**values: Any) -> ConfigDict:
 
 
 _NEIGHBOR = {
-    "id": ID,
+    "id": EXAMPLE_ID,
     "path": "Fruit/Apple/Royal-Gala/Royal-Gala_012.jpg",
     "label": "Fruit/Apple/Royal-Gala",
     "distance": 0.214,
@@ -32,111 +32,112 @@ class CatalogueImage(BaseModel):
 
 
 class Neighbor(CatalogueImage):
-    """An image of the catalogue and how far it is from what was asked: 0 for the same, 2 at most."""
+    """An image of the catalogue and its distance to the query, 0 (same image) to 2."""
 
     distance: float
 
 
-class Versioned(BaseModel):
-    """An answer of exactly one release.
+class VersionedResponse(BaseModel):
+    """A response computed with a single release.
 
     Attributes:
-        version: of the release in the registry; null where it is served from a folder.
+        version: version of the release in the registry; null if the release is served from a folder.
 
     """
 
     version: int | None
 
 
-class Neighbors(Versioned):
-    """The images nearest to what was asked."""
+class SearchResponse(VersionedResponse):
+    """The images nearest to the query, nearest first."""
 
-    model_config = _example(version=3, model="models:/deeprank/3", neighbors=[_NEIGHBOR], took_ms=31.4)
+    model_config = _example(version=3, model="models:/deeprank/3", neighbors=[_NEIGHBOR], duration_ms=31.4)
 
     model: str
     neighbors: list[Neighbor]
-    took_ms: float
+    duration_ms: float
 
 
-class Embeddings(Versioned):
-    """One embedding of unit length for each image."""
+class EmbedResponse(VersionedResponse):
+    """One embedding of unit length per image."""
 
     model_config = _example(version=3, embeddings=[[0.031, -0.114, 0.052]])
 
     embeddings: list[list[float]]
 
 
-class Distance(Versioned):
-    """The Euclidean distance of two embeddings."""
+class DistanceResponse(VersionedResponse):
+    """The Euclidean distance between two embeddings, 0 to 2."""
 
     model_config = _example(version=3, distance=0.214)
 
     distance: float
 
 
-class Explained(Versioned):
-    """Two PNG pictures, base64: the images with what each region adds to their similarity laid over them."""
+class ExplainResponse(VersionedResponse):
+    """Two base64 PNG images: each input image with its regions' contributions to the similarity drawn over it."""
 
-    model_config = _example(version=3, similarity=0.977, distance=0.214, first="iVBORw0KGgo…", second="iVBORw0KGgo…")
+    model_config = _example(version=3, similarity=0.977, distance=0.214, first_overlay="iVBORw0KGgo…", second_overlay="iVBORw0KGgo…")
 
     similarity: float
     distance: float
-    first: str
-    second: str
+    first_overlay: str
+    second_overlay: str
 
 
 class ClassCount(BaseModel):
-    """A label path, how many images it has, and whether it is a class itself or a folder of classes."""
+    """A label path, its number of images, and whether it is a class or a folder of classes."""
 
     label: str
-    count: int
+    num_images: int
     is_class: bool
 
 
-class Classes(Versioned):
-    """Every label, to filter by."""
+class ClassesResponse(VersionedResponse):
+    """Every label that a search can be limited to."""
 
-    model_config = _example(version=3, classes=[{"label": "Fruit/Apple", "count": 120, "is_class": False}])
+    model_config = _example(version=3, classes=[{"label": "Fruit/Apple", "num_images": 120, "is_class": False}])
 
     classes: list[ClassCount]
 
 
 class ClusterSummary(BaseModel):
-    """A cluster: its size, the label of most of its images and their share, and the ids of those nearest to its center."""
+    """A cluster: its size, its most frequent label, the share of that label, and the ids of the images nearest to its center."""
 
     cluster: int
     size: int
-    label: str
-    share: float
+    majority_label: str
+    purity: float
     representatives: list[str]
 
 
-class Clusters(Versioned):
-    """Every cluster, the largest first."""
+class ClustersResponse(VersionedResponse):
+    """Every cluster, largest first."""
 
     model_config = _example(
-        version=3, clusters=[{"cluster": 17, "size": 42, "label": "Fruit/Apple", "share": 0.9, "representatives": [ID]}]
+        version=3,
+        clusters=[{"cluster": 17, "size": 42, "majority_label": "Fruit/Apple", "purity": 0.9, "representatives": [EXAMPLE_ID]}],
     )
 
     clusters: list[ClusterSummary]
 
 
-class ClusterMembers(ClusterSummary, Versioned):
-    """A cluster and a page of its images; `next` is the offset of the page after it."""
+class ClusterResponse(ClusterSummary, VersionedResponse):
+    """A cluster and one page of its images; `next_offset` is the offset of the next page, null on the last page."""
 
     members: list[CatalogueImage]
     offset: int
-    next: int | None
+    next_offset: int | None
 
 
-class Samples(Versioned):
-    """Images of the catalogue to start from, one a class."""
+class SamplesResponse(VersionedResponse):
+    """Images of the catalogue, one per class."""
 
     samples: list[CatalogueImage]
 
 
-class Metric(BaseModel):
-    """A metric with its 95 % interval, and of how many values it is the mean; null where it could not be measured."""
+class MetricEstimate(BaseModel):
+    """A metric with its 95 % interval and the number of values it is the mean of; null if it could not be measured."""
 
     value: float | None
     low: float | None
@@ -144,12 +145,12 @@ class Metric(BaseModel):
     count: int
 
 
-class ModelFacts(Versioned):
-    """The release that answers now.
+class ModelResponse(VersionedResponse):
+    """The release in service.
 
     Attributes:
-        checked: whether its neighbors came out as at registration.
-        since: when the service took it, UTC.
+        canary_passed: whether its canary queries had the same neighbors as at registration; false if it has no canary.
+        since: when the service loaded it, UTC.
 
     """
 
@@ -159,10 +160,10 @@ class ModelFacts(Versioned):
         name="deeprank",
         aliases=["champion"],
         since="2025-01-31T03:12:44+00:00",
-        checked=True,
-        weights="9f2c…",
+        canary_passed=True,
+        weights_hash="9f2c…",
         embedding_dim=512,
-        images=2640,
+        num_images=2640,
         catalogue_version=7,
         gate_state="promoted",
         gate_reason="recall@1 +0.021 (+0.008 to +0.034)",
@@ -173,40 +174,40 @@ class ModelFacts(Versioned):
     name: str
     aliases: list[str]
     since: str
-    checked: bool
-    weights: str
+    canary_passed: bool
+    weights_hash: str
     embedding_dim: int
-    images: int
+    num_images: int
     catalogue_version: int
     gate_state: str
     gate_reason: str
-    metrics: dict[str, Metric]
+    metrics: dict[str, MetricEstimate]
 
 
-class Health(BaseModel):
+class HealthResponse(BaseModel):
     """The process is alive."""
 
     status: str
 
 
 class RefusedRelease(BaseModel):
-    """A release that the alias points to and that is not served."""
+    """A release that the alias points to and that the service refuses."""
 
     version: int
     reason: str
-    at: str
+    refused_at: str
 
 
-class RegistryLook(BaseModel):
-    """What came of the last look at the registry."""
+class RegistryStatus(BaseModel):
+    """The result of the last poll of the registry; `error` is empty if the alias was found."""
 
     reachable: bool
-    looked_at: str
+    checked_at: str
     error: str
 
 
-class Readiness(BaseModel):
-    """Whether a release answers, which, and what keeps a newer one from it."""
+class ReadinessResponse(BaseModel):
+    """Whether a release is in service, which one, and why a newer one is not."""
 
     model_config = _example(status="ready", version=3, since="2025-01-31T03:12:44+00:00", refused=None, registry=None)
 
@@ -214,4 +215,4 @@ class Readiness(BaseModel):
     version: int | None
     since: str | None
     refused: RefusedRelease | None
-    registry: RegistryLook | None
+    registry: RegistryStatus | None

@@ -1,0 +1,78 @@
+"""`deeprank run` and `deeprank schedule`: start pipelines."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from deeprank.errors import ConfigError
+from deeprank.settings import read_config
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="A YAML file, e.g. configs/demo.yaml.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE replaces a value of the config, e.g. train.epochs=3; repeatable.")
+    ] = None,
+    stack: Annotated[str | None, typer.Option(help="ZenML stack to run on; default: the active one.")] = None,
+) -> None:
+    """Run the training pipeline: ingest, sample triplets, train, evaluate, cluster, index, register, report.
+
+    The same as `zenml pipeline run pipelines.training -c CONFIG`, with --set on top. An unknown key in the config or in --set ends
+    the command before the run starts.
+    """
+    if not config.is_file():
+        raise ConfigError(f"{config} is not a file; configs/ has examples")
+    with tempfile.TemporaryDirectory() as folder:
+        if settings:
+            config = write_with_settings(config, settings, Path(folder))
+        zenml = shutil.which("zenml", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        if zenml is None:
+            raise ConfigError("the zenml command is not installed in this environment: run `make setup`")
+        command = [zenml, "pipeline", "run", "pipelines.training", "-c", str(config)]
+        code = subprocess.run(command + (["-s", stack] if stack else []), check=False).returncode
+    raise typer.Exit(code)
+
+
+def write_with_settings(config: Path, settings: list[str], folder: Path) -> Path:
+    """Write a copy of a config with KEY=VALUE settings merged into its parameters.
+
+    Args:
+        config: the config.
+        settings: texts KEY=VALUE; the key is dotted, the value is YAML.
+        folder: where to write; the file keeps its name.
+
+    Returns:
+        The written file.
+
+    Raises:
+        ConfigError: a setting has no key or value, or its key goes through a value that has no keys.
+
+    """
+    merged = read_config(config)
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {setting}: expected KEY=VALUE, e.g. train.epochs=3")
+        section = merged.setdefault("parameters", {})
+        *parents, last = key.split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"--set {setting}: {parent} is a value in {config}, it has no keys")
+        section[last] = yaml.safe_load(value)
+    file = folder / config.name
+    file.write_text(yaml.safe_dump(merged))
+    return file
+
+
+def schedule(context: typer.Context) -> None:
+    """Retrain at fixed times: `install --cron "0 3 * * *" --config configs/retrain.yaml`, `list` or `remove`; each has --help."""
+    # A process of its own, as the library does not import ZenML.
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "pipelines.schedule", *context.args], check=False).returncode)

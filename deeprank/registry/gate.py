@@ -1,0 +1,58 @@
+"""The promotion gate: the new model is compared with the registered champion on the same test queries."""
+
+from collections.abc import Sequence
+
+from deeprank.data.catalogue import Catalogue
+from deeprank.errors import ModelError
+from deeprank.evaluation.bundle_evaluation import embed_and_evaluate
+from deeprank.evaluation.evaluation import Evaluation
+from deeprank.evaluation.gate import Decision, decide
+from deeprank.plotting.gate import gained_and_lost
+from deeprank.registry.register import RegisterSettings
+from deeprank.registry.releases import find_version, open_version
+from deeprank.reporting import Reporter
+from deeprank.triplets.sampling import Triplets
+
+
+def evaluate_gate(
+    catalogue: Catalogue,
+    triplets: Triplets,
+    evaluation: Evaluation,
+    settings: RegisterSettings,
+    reporter: Reporter,
+    problems: Sequence[str] = (),
+) -> Decision:
+    """Evaluate the champion on the current test queries and decide whether the new model becomes champion.
+
+    Reports the gate.* metrics, the notes gate.state, gate.reason and gate.champion_before, and the figure gained_and_lost.
+
+    Args:
+        catalogue: its current version.
+        triplets: triplets of its test split.
+        evaluation: evaluation of the new model on this test split.
+        settings: name of the registered model, and the promotion rules.
+        reporter: receives the results.
+        problems: reasons why a comparison would be invalid, in words.
+
+    """
+    champion = find_version(settings.name, "champion")
+    champion_name = f"champion, version {champion.version}" if champion else ""
+    champion_queries, problems = None, list(problems)
+    if champion is not None:
+        try:
+            champion_queries = embed_and_evaluate(catalogue, triplets, open_version(champion).bundle, champion_name).queries
+        except ModelError as error:
+            problems.append(
+                f"the {champion_name}, cannot be loaded: {error}; `deeprank promote VERSION --force` promotes a version without the gate"
+            )
+    duplicate_groups = evaluation.queries["duplicate_group"].to_numpy()
+    decision = decide(evaluation.queries, champion_queries, duplicate_groups, settings.promotion, problems)
+    for name, value in decision.metrics().items():
+        reporter.metric(name, value)
+    reporter.note("gate.state", decision.state)
+    reporter.note("gate.reason", decision.reason)
+    reporter.note("gate.champion_before", str(champion.version) if champion else "none")
+    if champion_queries is not None:
+        figure = gained_and_lost(catalogue, evaluation.queries, champion_queries, champion_name=champion_name)
+        reporter.figure("gained_and_lost", figure)
+    return decision

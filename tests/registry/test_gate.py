@@ -1,0 +1,73 @@
+"""The gate compares a new model with the registered champion on the same queries."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deeprank.checksums import write_manifest
+from deeprank.data.catalogue import Catalogue
+from deeprank.evaluation.bundle_evaluation import embed_and_evaluate
+from deeprank.evaluation.gate import PromotionSettings
+from deeprank.models.bundle import Bundle
+from deeprank.registry.gate import evaluate_gate
+from deeprank.registry.register import RegisterSettings
+from deeprank.registry.releases import fetch_release, find_version
+from deeprank.reporting import Record
+from deeprank.triplets.sampling import Triplets
+from tests.conftest import save_untrained
+from tests.registry_fixtures import NAME, Store, gate_decision, register_release
+
+LENIENT = PromotionSettings(floor=0, min_queries=1)
+
+
+def test_first_release_is_compared_with_the_floor_only(
+    store: Store, catalogue: Catalogue, triplets: Triplets, bundle: Bundle, tmp_path: Path
+) -> None:
+    evaluation = embed_and_evaluate(catalogue, triplets, bundle, "model")
+    record = Record(tmp_path)
+    decision = evaluate_gate(catalogue, triplets, evaluation, RegisterSettings(name="nobody", promotion=LENIENT), record)
+    assert (decision.state, decision.promoted) == ("no-champion", True)
+    assert (record.notes["gate.state"], record.notes["gate.champion_before"]) == ("no-champion", "none")
+    assert not record.figures
+
+
+def test_champion_is_evaluated_on_the_current_queries(store: Store, catalogue: Catalogue, triplets: Triplets, tmp_path: Path) -> None:
+    other = save_untrained(tmp_path / "other", seed=8)
+    evaluation = embed_and_evaluate(catalogue, triplets, other, "model")
+    champion = embed_and_evaluate(catalogue, triplets, Bundle(store.folders[2] / "bundle"), "champion")
+    record = Record(tmp_path / "record")
+    decision = evaluate_gate(catalogue, triplets, evaluation, RegisterSettings(name=NAME, promotion=LENIENT), record)
+    difference = evaluation.queries["fine.recall_at_1"] - champion.queries["fine.recall_at_1"]
+    assert decision.gain is not None
+    assert decision.gain.value == pytest.approx(difference.mean())
+    assert {point.name: point.value for point in record.points}["gate.lost"] == (difference < 0).sum()
+    assert record.notes["gate.champion_before"] == "3"
+    assert set(record.figures) == {"gained_and_lost"}
+
+
+def test_unreadable_champion_makes_the_comparison_invalid(
+    store: Store, catalogue: Catalogue, triplets: Triplets, bundle: Bundle, tmp_path: Path
+) -> None:
+    register_release(store, "damaged", gate_decision(0.9, None), catalogue, store.folders[1])
+    weights = fetch_release(find_version("damaged", "1")) / "bundle" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    evaluation = embed_and_evaluate(catalogue, triplets, bundle, "model")
+    decision = evaluate_gate(catalogue, triplets, evaluation, RegisterSettings(name="damaged", promotion=LENIENT), Record(tmp_path))
+    assert (decision.state, decision.promoted) == ("invalid", False)
+    assert "the champion, version 1, cannot be loaded" in decision.reason
+
+
+def test_champion_of_an_older_format_is_named_as_such(
+    store: Store, catalogue: Catalogue, triplets: Triplets, bundle: Bundle, tmp_path: Path
+) -> None:
+    register_release(store, "ancient", gate_decision(0.9, None), catalogue)
+    config = fetch_release(find_version("ancient", "1")) / "bundle" / "config.json"
+    facts = json.loads(config.read_text())
+    del facts["checksum"]
+    write_manifest(config, facts | {"format": 1})
+    evaluation = embed_and_evaluate(catalogue, triplets, bundle, "model")
+    decision = evaluate_gate(catalogue, triplets, evaluation, RegisterSettings(name="ancient", promotion=LENIENT), Record(tmp_path))
+    assert (decision.state, decision.promoted) == ("invalid", False)
+    assert "version 1 of ancient was made by an older version of deeprank: config.json has format 1, this version reads" in decision.reason
+    assert "`deeprank promote VERSION --force`" in decision.reason
