@@ -73,7 +73,6 @@ REPLACED_VALUES: dict[str, dict[object, str]] = {
         "AdamW": "{name: AdamW, kwargs: {betas: [0.9, 0.99]}}",
         "SGD": "{name: SGD, kwargs: {momentum: 0.9, nesterov: true}}",
     },
-    "train.losses.name": {"RankingHinge": "TripletMarginLoss with kwargs {distance: {name: LpDistance, kwargs: {power: 2}}}"},
     "train.init_head": {True: "pca", False: "random"},
     "train.losses.name": {"RankingHinge": "TripletMarginLoss, with kwargs: {distance: {name: LpDistance, kwargs: {power: 2}}}"},
     "train.losses.kwargs.reducer": {"active": "AvgNonZeroReducer", "all": "MeanReducer"},
