@@ -36,7 +36,9 @@ class SplitShares(Settings):
     """Share of images in each split, for a folder without train/, val/ and test/ of its own.
 
     Attributes:
-        train, val, test: shares of the near-duplicate groups; their sum is 1.
+        train: share of the near-duplicate groups in the train split; the sum of the three shares is 1.
+        val: share of the near-duplicate groups in the val split.
+        test: share of the near-duplicate groups in the test split.
 
     """
 

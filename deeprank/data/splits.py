@@ -1,4 +1,7 @@
-"""Assign near-duplicate groups and splits to images; both depend on the images' content only."""
+"""Assign near-duplicate groups and splits to images.
+
+The split of a group depends on the content of its oldest image only. A group that is joined to an older one takes that one's split.
+"""
 
 from collections.abc import Mapping
 

@@ -23,14 +23,15 @@ class ModelSettings(Settings):
 
     Attributes:
         backbone: any timm model.
-        weights: see `create_backbone`.
-        embedding_dim: size of the learned embedding; 0: the features of the backbone are the embedding (the frozen baseline).
+        weights: initial weights: package, hub, file:PATH or none; see `create_backbone`.
+        embedding_dim: size of the learned embedding; with pretrained_share above 0 the search embedding is longer. 0: the features of
+            the backbone are the embedding (the frozen baseline).
         frozen_stages: number of first stages of the backbone that are not trained (1: the stem; n: the stem and n - 1 more).
         hidden_dims: sizes of fully connected layers with ReLU and dropout between backbone and embedding (the paper: 4096, 4096).
         dropout: dropout probability after each of these layers.
         multiscale: add two shallow branches that get the image at low resolution (the paper).
-        pretrained_share: share of the search embedding for features of the backbone before and after training, half each, so that
-            search also works on classes that were not trained on; 0: none.
+        pretrained_share: share of the search embedding for backbone features, half from before and half from after training; they help
+            on classes that were not trained on. 0: none.
 
     """
 

@@ -36,7 +36,7 @@ class IndexSettings(Settings):
         search_params: auto: the fastest that reach `min_recall`, by measurement; or fixed, as {kind: ivf_flat, nprobe: 1}.
         min_recall: recall@10 to reach: the share of the 10 nearest images that is found.
         max_exact_latency_ms: auto chooses exact search while it takes at most this long; embedding a query takes several times as long.
-        seed: of the queries measured with, and of the product quantizer.
+        seed: random seed of the choice of measured queries, and of the product quantizer.
 
     """
 

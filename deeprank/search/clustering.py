@@ -17,8 +17,8 @@ class ClusterSettings(Settings):
 
     Attributes:
         n_clusters: number of clusters at most; 0: the number with the greatest silhouette.
-        iterations: of k-means.
-        seed: of k-means and of the sample for the silhouette.
+        iterations: number of iterations of k-means.
+        seed: random seed of k-means and of the sample for the silhouette.
 
     """
 

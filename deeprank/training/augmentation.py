@@ -20,9 +20,13 @@ class AugmentSettings(Settings):
         crop_scale: minimum area of a crop, as a share of the square that search uses (1: all of it).
         crop_ratio: the aspect ratio of a crop is between 1/crop_ratio and crop_ratio.
         flip: probability of a horizontal flip.
-        rotation, shear: degrees; the angles are between -x and x.
-        brightness, contrast, saturation: the factors are between 1 - x and 1 + x.
-        channel_gain: the factor of each color channel is between 1 - x and 1 + x (the color of the light differs between shops).
+        rotation: maximum rotation in degrees; the angle is between -x and x.
+        shear: maximum shear in degrees; the angle is between -x and x.
+        brightness: maximum change of brightness; its factor is between 1 - x and 1 + x.
+        contrast: maximum change of contrast; its factor is between 1 - x and 1 + x.
+        saturation: maximum change of saturation; its factor is between 1 - x and 1 + x.
+        channel_gain: maximum change of a color channel; its factor is between 1 - x and 1 + x (the color of the
+            light differs between shops).
 
     """
 

@@ -51,7 +51,7 @@ class GradedHinge(nn.Module):
 
 
 class CosineSoftmax(nn.Module):
-    """Cross entropy with label smoothing on the cosines to one proxy per class, less a margin for the proxy of the label.
+    """CosFace with label smoothing: cross entropy on the cosines to one proxy per class, less a margin for the proxy of the label.
 
     Source: CosFace, Wang et al. 2018, equation 4; label smoothing, Szegedy et al. 2016.
 

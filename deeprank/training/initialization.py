@@ -37,14 +37,14 @@ class _Backbone(Embedder):
 def init_head_from_pca(
     model: EmbeddingModel, criterion: WeightedLosses, catalogue: Catalogue, images: TrainingImages, size: int, precision: Precision
 ) -> None:
-    """Set a linear head to the half-whitened principal components of the features, and class vectors to the class means.
+    """Set a linear head to the half-whitened principal components of the features, and class weights to the class means.
 
     A random head would first change the features while it learns what they already contain. A head that is not linear, or whose
     input is not the features alone, stays as it is.
 
     Args:
         model: whose head is set.
-        criterion: whose class vectors are set, if it has any.
+        criterion: whose class weights (proxies) are set, if it has any.
         catalogue: that holds the images.
         images: that are trained on.
         size: pixels per side of the images.
@@ -84,7 +84,7 @@ def init_from_bundle(
     size: int,
     precision: Precision,
 ) -> None:
-    """Load the weights of a trained model, its head included, and set class vectors to the class means of its embeddings.
+    """Load the weights of a trained model, its head included, and set class weights to the class means of its embeddings.
 
     Args:
         model: with pretrained weights.

@@ -25,7 +25,7 @@ UNSUPPORTED = {
     "SmoothAPLoss": "is wrong in pytorch-metric-learning 2.9 unless a batch has as many classes as images of each",
     "VICRegLoss": "takes no labels",
 }
-# These compare an image with all others or with vectors of classes, and accept neither triplets nor miners.
+# These compare an image with all others or with class weights (proxies), and accept neither triplets nor miners.
 NO_MINER = frozenset({"CosineSoftmax", "InstanceLoss", "P2SGradLoss", "PNPLoss", "RankedListLoss"})
 # These do not use triplets either; a miner gives them weights of images.
 WEIGHTED_BY_MINER = frozenset({"ArcFaceLoss", "CosFaceLoss", "FastAPLoss", "LargeMarginSoftmaxLoss", "NCALoss", "NormalizedSoftmaxLoss"})
@@ -56,8 +56,8 @@ class MinerSettings(Settings):
     """A miner of pytorch-metric-learning by name, and its kwargs; it selects pairs or triplets of a batch.
 
     Attributes:
-        name: of the class, e.g. MultiSimilarityMiner.
-        kwargs: of the class.
+        name: name of the miner, e.g. MultiSimilarityMiner.
+        kwargs: keyword arguments of the miner.
 
     """
 
@@ -74,10 +74,10 @@ class LossSettings(Settings):
     """One loss of a weighted sum.
 
     Attributes:
-        name: a loss of pytorch-metric-learning, GradedHinge, or CosineSoftmax.
-        kwargs: of the loss, without those that depend on the data (number of classes, embedding_dim, relevances). A distance, reducer,
-            embedding_regularizer or weight_regularizer is given by name, or as name and kwargs.
-        weight: of the loss in the sum.
+        name: name of a loss of pytorch-metric-learning, GradedHinge, or CosineSoftmax (CosFace with label smoothing).
+        kwargs: keyword arguments of the loss, without those that depend on the data (number of classes, embedding_dim, relevances). A
+            distance, reducer, embedding_regularizer or weight_regularizer is given by name, or as name and kwargs.
+        weight: factor of the loss in the sum.
         miner: selects pairs or triplets of a batch; None: all that the labels of the batch allow.
         memory: number of embeddings of the last batches, this one included, that a batch is compared with; 0: no memory.
 
@@ -158,11 +158,11 @@ class WeightedLosses(nn.Module):
 
     @torch.no_grad()
     def init_class_vectors(self, centers: Tensor) -> None:
-        """Set the vectors of losses with one vector per class to the class centers (classes, d), scaled to unit length."""
+        """Set the class weights (proxies) of losses with one per class to the class centers (classes, d), scaled to unit length."""
         for loss in self.losses:
             for name, parameter in loss.named_parameters():
                 vectors = {"proxies": parameter, "W": parameter.T, "weight": parameter.T}.get(name)
-                # SubCenterArcFaceLoss has several vectors per class.
+                # SubCenterArcFaceLoss has several proxies per class.
                 if vectors is not None and len(vectors) == len(centers):
                     vectors.copy_(normalize(centers, dim=1))
 

@@ -86,8 +86,8 @@ class OptimizerSettings(Settings):
     """An optimizer of torch.optim by name.
 
     Attributes:
-        name: of the class.
-        kwargs: of the class, except params, lr and weight_decay, which have settings of their own.
+        name: name of the optimizer.
+        kwargs: keyword arguments of the optimizer, except params, lr and weight_decay, which have settings of their own.
 
     """
 
@@ -114,9 +114,9 @@ class SchedulerSettings(Settings):
     """A learning rate schedule by name: of torch.optim.lr_scheduler, of timm.scheduler, or WarmupCosine.
 
     Attributes:
-        name: of the class.
-        kwargs: of the class. Those that depend on the training have defaults: total_steps, T_max and t_initial are its length in
-            `interval`, max_lr the learning rates, and mode is max for ReduceLROnPlateau, which gets val.recall_at_1.
+        name: name of the schedule.
+        kwargs: keyword arguments of the schedule. Those that depend on the training have defaults: total_steps, T_max and t_initial are
+            its length in `interval`, max_lr the learning rates, and mode is max for ReduceLROnPlateau, which gets val.recall_at_1.
         interval: step: the schedule advances after each step; epoch: after each epoch.
 
     """
@@ -149,7 +149,7 @@ def parameter_groups(
 ) -> ParameterGroups:
     """Return the groups of an optimizer: trainable stages, and head and criterion at a learning rate of their own.
 
-    Weight decay is for weights; biases, norms and the criterion's vectors have none.
+    Weight decay is for weights; biases, norms and the weights of losses (proxies) have none.
     """
     stages = [parameter for parameter in model.trainable.parameters() if parameter.requires_grad]
     in_backbone = {id(parameter) for parameter in model.trainable.parameters()} | {id(parameter) for parameter in model.frozen.parameters()}

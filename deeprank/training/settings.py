@@ -31,21 +31,24 @@ class TrainSettings(Settings):
         eval_image_size: pixels per side in validation and search; accuracy is higher with some more pixels than in training.
         batch_sampler: pk: batches of P x K images, with all triplets that they contain; triplets: batches of sampled triplets, and no
             others.
-        classes_per_batch, images_per_class: P and K.
+        classes_per_batch: P, the number of classes in a P x K batch.
+        images_per_class: K, the number of images of each class in a P x K batch.
         balanced: every class is sampled equally often, whatever its number of images.
         triplets_per_batch: number of triplets in a batch of the batch sampler `triplets`.
         optimizer: of torch.optim by name; the default has a short memory of squared gradients, because a training has few steps.
         scheduler: of the learning rates by name.
-        learning_rate, head_learning_rate: maximum rates, of the backbone, and of head and losses.
-        weight_decay: of weights; biases, norms and vectors of losses have none.
-        init_head: pca: head and class vectors are computed from the pretrained features (not with weights: none); random: they are drawn.
+        learning_rate: maximum learning rate of the backbone.
+        head_learning_rate: maximum learning rate of the head and of the weights of losses, such as proxies.
+        weight_decay: weight decay of all weights, except biases, norms and the weights of losses, such as proxies.
+        init_head: pca: head and class weights are computed from the pretrained features (not with weights: none); random: they are drawn.
         ema_decay: decay per step of the moving average of the weights, which is the result of the training; 0: the last weights.
         early_stopping_patience: number of epochs without a higher val.recall_at_1 after which the training stops; the result is the
             best epoch's weights. 0: all epochs.
         precision: fp32, bf16, or auto: the faster one in each phase of the training, by a measurement on this machine.
         devices: number of GPUs of this machine that share each batch; their embeddings meet in one loss. auto: all GPUs.
-        seed: of all random numbers.
-        weights_checksum: of the file in `model.weights: file:PATH`; it is set automatically, so that a changed file is a cache miss.
+        seed: random seed of the training.
+        weights_checksum: checksum of the file in `model.weights: file:PATH`; it is set automatically, so that a changed file is a cache
+            miss.
 
     """
 

@@ -11,9 +11,9 @@ class RelevanceWeights(Settings):
     """Relevance of two images by the folders that they share; images without a common top folder have relevance 0.
 
     Attributes:
-        leaf: of images in the same leaf folder.
-        parent: of images that share the parent of the leaf folder, but not the leaf folder.
-        top: of images that share the top folder, but not the parent of the leaf folder.
+        leaf: relevance of images in the same leaf folder.
+        parent: relevance of images that share the parent of the leaf folder, but not the leaf folder.
+        top: relevance of images that share the top folder, but not the parent of the leaf folder.
 
     """
 
