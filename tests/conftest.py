@@ -29,6 +29,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     faiss.omp_set_num_threads(1)
     folder = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
+        # Two test workers share two cores: subprocesses with more threads take twice the CPU time.
+        patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("DEEPRANK_HOME", str(folder))
         patch.setenv("ZENML_CONFIG_PATH", str(folder / "zenml"))
         patch.setenv("ZENML_REPOSITORY_PATH", str(folder))

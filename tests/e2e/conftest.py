@@ -16,23 +16,27 @@ COPIED = ("pipelines", "steps", "deeprank", "configs", "pyproject.toml", "constr
 # Variables that point to the state folder of this process.
 STATE_VARIABLES = ("DEEPRANK_", "ZENML_", "MLFLOW_")
 
+# Prints the last run of the training pipeline: its steps, its MLflow run, and the registered versions after it.
 LAST_RUN = """
 import json
-from zenml.client import Client
-run = Client().list_pipeline_runs(sort_by="desc:created", size=1, hydrate=True).items[0]
-print(json.dumps({"name": run.name, "steps": {name: step.status.value for name, step in run.steps.items()}}))
-"""
-COUNT_RUNS = "import json; from zenml.client import Client; print(json.dumps(Client().list_pipeline_runs().total))"
-MLFLOW_RUN = """
-import json, sys
 from mlflow import MlflowClient
+from zenml.client import Client
+from deeprank.registry.releases import list_versions
+zenml_run = Client().list_pipeline_runs(sort_by="desc:created", size=1, hydrate=True).items[0]
 client = MlflowClient()
 experiment = client.get_experiment_by_name("deeprank")
-run = client.search_runs([experiment.experiment_id], f"tags.mlflow.runName = '{sys.argv[1]}'")[0]
-figures = sorted(entry.path for entry in client.list_artifacts(run.info.run_id, "figures"))
-curve = [point.value for point in client.get_metric_history(run.info.run_id, "train.loss")]
-print(json.dumps({"metrics": run.data.metrics, "params": run.data.params, "tags": run.data.tags, "figures": figures, "curve": curve}))
+run = client.search_runs([experiment.experiment_id], f"tags.mlflow.runName = '{zenml_run.name}'")[0]
+print(json.dumps({
+    "steps": {name: step.status.value for name, step in zenml_run.steps.items()},
+    "metrics": run.data.metrics,
+    "params": run.data.params,
+    "tags": run.data.tags,
+    "figures": sorted(entry.path for entry in client.list_artifacts(run.info.run_id, "figures")),
+    "curve": [point.value for point in client.get_metric_history(run.info.run_id, "train.loss")],
+    "models": [vars(version) for version in list_versions("smoke")],
+}))
 """
+COUNT_RUNS = "import json; from zenml.client import Client; print(json.dumps(Client().list_pipeline_runs().total))"
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,9 @@ class ProjectCopy:
         return json.loads(self.run("python", "-c", code, *arguments).stdout.splitlines()[-1])
 
     def pipeline(self, *settings: str, config: str = "configs/smoke.yaml") -> dict[str, Any]:
-        """Run the training pipeline; return name, log and models after it, and the status of each step."""
+        """Run the training pipeline; return what `LAST_RUN` prints, and the log."""
         result = self.run("deeprank", "run", config, *(word for setting in settings for word in ("--set", setting)))
-        return self.python(LAST_RUN) | {"log": result.stdout + result.stderr, "models": self.models()}
-
-    def mlflow_run(self, name: str) -> dict[str, Any]:
-        return self.python(MLFLOW_RUN, name)
+        return self.python(LAST_RUN) | {"log": result.stdout + result.stderr}
 
     def models(self) -> list[dict[str, Any]]:
         return json.loads(self.run("deeprank", "models", "--name", "smoke", "--json").stdout)

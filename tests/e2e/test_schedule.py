@@ -116,7 +116,7 @@ def _add_one_image(project: ProjectCopy, tmp_path: Path, url: str) -> None:
     shutil.copy(file, images / file.relative_to(all_images))
     num_images = httpx.get(f"{url}/v1/model").json()["num_images"]
     project.run("zenml", "pipeline", "run", "pipelines.retraining", "-c", str(project.folder / "nightly.yaml"))
-    tags = project.mlflow_run(project.python(LAST_RUN)["name"])["tags"]
+    tags = project.python(LAST_RUN)["tags"]
     assert tags["retraining_due.reason"].startswith("1 new and 0 removed images since version 2 was trained")
     assert tags["refresh"] == "registered smoke version 3: the model of version 2, with 1 images added to its index and 0 removed"
     assert (tags["service.state"], tags["service.reason"]) == ("up to date", "it serves smoke version 3")
@@ -161,7 +161,7 @@ def _retrain_twice(project: ProjectCopy, tmp_path: Path, url: str) -> None:
     num_locked = text.count("ended with exit code 75")
     assert text.count("is in use by retraining") == num_locked == text.count("ended with exit code") - text.count("ended with exit code 0")
     assert [(version["version"], version["aliases"]) for version in project.models()] == [(2, "challenger, champion"), (1, "")]
-    tags = project.mlflow_run(project.python(LAST_RUN)["name"])["tags"]
+    tags = project.python(LAST_RUN)["tags"]
     assert tags["retraining_due"] == "no"
     assert tags["retraining_due.reason"].startswith("no new or removed images since version 2 was trained")
     assert "release.version" not in tags

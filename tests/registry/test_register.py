@@ -39,7 +39,9 @@ def test_version_has_the_decision_as_tags_and_file(store: Store, catalogue: Cata
     assert [version.tags["gate.reason"] for version in versions] == [release.decision.reason for release in store.registered]
     assert {version.tags["catalogue.fingerprint"] for version in versions} == {catalogue.fingerprint}
     assert [version.tags["fine.recall_at_1"] for version in versions] == ["0.6000", "0.5500", "0.7000"]
-    assert [version.tags["model.weights_hash"] for version in versions] == [Bundle(folder / "bundle").weights_hash for folder in store.folders]
+    assert [version.tags["model.weights_hash"] for version in versions] == [
+        Bundle(folder / "bundle").weights_hash for folder in store.folders
+    ]
     assert float(versions[2].tags["gate.gain"]) == pytest.approx(0.1)
     assert [version.description for version in versions] == ["card 1", "card 2", "card 3"]
     saved = json.loads((fetch_release(versions[2]) / "gate" / "decision.json").read_text())
