@@ -1,6 +1,8 @@
 """Fixtures that many tests use: synthetic images, their catalogue and triplets, and a small untrained model."""
 
-from collections.abc import Iterator
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import faiss
@@ -22,21 +24,36 @@ SIZE = 64
 TINY = ModelSettings(backbone="test_efficientnet", weights="none", embedding_dim=16, frozen_stages=0, pretrained_share=0)
 
 
+# A temporary state folder for each test worker, instead of the one of the project. It must be set before test modules are imported:
+# importing ZenML creates its database, and two workers would create the same one at the same time.
+STATE = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Point every library to the temporary state folder."""
+    folder = config.stash[STATE] = Path(tempfile.mkdtemp(prefix="deeprank-tests-"))
+    os.environ.pop("DEEPRANK_DATA", None)
+    os.environ |= {
+        # Two test workers share two cores: subprocesses with more threads take twice the CPU time.
+        "OMP_NUM_THREADS": "1",
+        "DEEPRANK_HOME": str(folder),
+        "ZENML_CONFIG_PATH": str(folder / "zenml"),
+        "ZENML_REPOSITORY_PATH": str(folder),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+    }
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the temporary state folder."""
+    shutil.rmtree(config.stash[STATE], ignore_errors=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Use a temporary state folder instead of the one of the project, and one thread, which is fastest for tiny models."""
+def state(pytestconfig: pytest.Config) -> Path:
+    """Return the temporary state folder; computations use one thread, which is fastest for tiny models."""
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-    folder = tmp_path_factory.mktemp("state")
-    with pytest.MonkeyPatch.context() as patch:
-        # Two test workers share two cores: subprocesses with more threads take twice the CPU time.
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("DEEPRANK_HOME", str(folder))
-        patch.setenv("ZENML_CONFIG_PATH", str(folder / "zenml"))
-        patch.setenv("ZENML_REPOSITORY_PATH", str(folder))
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        patch.delenv("DEEPRANK_DATA", raising=False)
-        yield folder
+    return pytestconfig.stash[STATE]
 
 
 @pytest.fixture(scope="session")
