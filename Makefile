@@ -35,7 +35,7 @@ lint: $(STAMP) ## Check format, style, types and imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# One worker runs all tests of a file, so that fixtures are built once; the order of the files is kept, as the longest come early.
+# One worker runs all tests of a file, so that fixtures are built once. Files start in order of collection: the e2e tests first.
 test: lint ## Lint, then run the quick tests, one of which runs the whole pipeline
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
