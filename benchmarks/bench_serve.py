@@ -86,8 +86,9 @@ def register_releases(scratch: Path, folders: list[Path], catalogue: Catalogue) 
     """Register releases, the first as champion, and return the URI of the champion."""
     experiment = mlflow.create_experiment("bench", (scratch / "artifacts").as_uri())
     for number, folder in enumerate(folders):
+        decision = Decision("held" if number else "first-champion", number == 0, "benchmark")
         with mlflow.start_run(experiment_id=experiment):
-            register(folder, RegisterSettings(name=NAME), Decision("no-champion", number == 0, "benchmark"), catalogue, "card")
+            register(folder, RegisterSettings(name=NAME), decision, catalogue, "card")
     return f"models:/{NAME}@champion"
 
 

@@ -155,7 +155,7 @@ def _default_text(field: FieldInfo, default: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
-        return {name: _plain(getattr(value, name)) for name in value.model_fields_set}
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields if name in value.model_fields_set}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value

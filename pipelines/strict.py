@@ -14,9 +14,11 @@ from zenml.config.step_configurations import StepConfigurationUpdate
 from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.steps import BaseStep
 
+from deeprank.data.ingest import IngestSettings
 from deeprank.errors import ConfigError, DeepRankError
 from deeprank.renamed_settings import renamed_words
 from deeprank.settings import EXTENDS, Settings, extended_file, parse_settings, read_config, read_yaml, require_known
+from pipelines.error_messages import errors_as_messages
 from pipelines.image import IMAGE
 from pipelines.run_lock import exclusive_run
 from steps.artifacts.base import new_folder
@@ -30,6 +32,8 @@ class StrictPipeline(Pipeline):
         try:
             if config_path:
                 check_config(Path(config_path), self.entrypoint)
+                if not starts_containers():
+                    check_source(Path(config_path))
                 config_path = str(without_extends(Path(config_path)))
             check_tracking()
         except DeepRankError as error:
@@ -49,10 +53,10 @@ class StrictPipeline(Pipeline):
             self.configure(settings={"docker": IMAGE})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run; if the steps run on this machine, no other run may use the state folder."""
+        """Run; if the steps run on this machine, no other run may use the state folder, and an error for the user is one message."""
         if not Client().active_stack.orchestrator.config.is_local:
             return super().__call__(*args, **kwargs)
-        with exclusive_run(self.name):
+        with exclusive_run(self.name), errors_as_messages(self.name):
             return super().__call__(*args, **kwargs)
 
 
@@ -74,6 +78,24 @@ def without_extends(file: Path) -> Path:
     resolved = new_folder() / file.name
     resolved.write_text(yaml.safe_dump(read_config(file), sort_keys=False))
     return resolved
+
+
+def check_source(file: Path) -> None:
+    """Refuse a config whose folder of images is missing, before the first step starts.
+
+    Raises:
+        ConfigError: names file, key and folder.
+
+    """
+    ingest = IngestSettings.model_validate((read_config(file).get("parameters") or {}).get("ingest") or {})
+    variable = os.environ.get("DEEPRANK_DATA") if ingest.source == "auto" else None
+    if ingest.version is not None or (ingest.source in ("auto", "synthetic") and not variable):
+        return
+    folder = Path(variable or ingest.source).expanduser()
+    if not folder.is_dir():
+        problem = "is a file" if folder.exists() else "does not exist"
+        setting = "the environment variable DEEPRANK_DATA" if variable else "ingest.source"
+        raise ConfigError(f"{file}: {folder} {problem}; {setting} must be a folder of <class>/<image>")
 
 
 def check_config(file: Path, entrypoint: Callable[..., None]) -> None:

@@ -15,7 +15,7 @@ from steps.step import pipeline_step
 from steps.tracking import git_commit, log_parameters, settings_of
 
 logger = logging.getLogger(__name__)
-MAX_LOGGED_MESSAGES = 20
+MIN_CLASSES = 2
 
 
 # Never cached: the folder may have changed. The step reads only changed files.
@@ -25,10 +25,12 @@ def ingest_step(settings: IngestSettings, output: Annotated[CatalogueArtifact, "
     log_parameters(settings_of(get_step_context().pipeline_run))
     reporter.note("git.commit", git_commit())
     source = source_folder(settings, logger.info)
-    catalogue, report = ingest(source, settings, f"{Client().active_stack.artifact_store.path}/catalogues")
+    catalogue, report = ingest(source, settings, f"{Client().active_stack.artifact_store.path}/catalogues", min_classes=MIN_CLASSES)
     logger.info("%d files: %s; %d read, %d removed", report.num_files, report.status_counts, report.num_read, report.num_removed)
-    for message in report.messages[:MAX_LOGGED_MESSAGES]:
+    for message in report.messages:
         logger.warning(message)
+    if len(report.details):
+        reporter.attach("ingest_messages.csv", report.details.to_csv(index=False))
     require_classes(catalogue.frame, source)
     reporter.note("catalogue.source", str(source))
     reporter.note("catalogue.version", str(catalogue.version))

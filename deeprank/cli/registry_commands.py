@@ -68,15 +68,18 @@ def summary(name: NameOption = "deeprank") -> None:
     from deeprank.registry.releases import summarize_latest_release
 
     release = summarize_latest_release(name)
-    metrics = {key: release.metrics[key] for key in SUMMARY_METRICS}
-    print_table(
-        [
-            {"metric": key, "value": f"{metric.value:.4f}", "95 % interval": f"{metric.low:.4f} – {metric.high:.4f}"}
-            for key, metric in metrics.items()
-            if not isnan(metric.value)
-        ]
-    )
-    console.print(f"{name} version {release.version}, alias {release.aliases or 'none'}: {release.reason}\n", highlight=False)
+    metrics = {key: release.metrics[key] for key in SUMMARY_METRICS if key in release.metrics}
+    rows = [
+        {"metric": key, "value": f"{metric.value:.4f}", "95 % interval": f"{metric.low:.4f} – {metric.high:.4f}"}
+        for key, metric in metrics.items()
+        if not isnan(metric.value)
+    ]
+    if rows:
+        print_table(rows)
+    else:
+        _print_lines("No metrics: no image of the test split has another image of its class in the test or train split.", "")
+    decision = f"{release.state.replace('-', ' ')}: {release.reason.removeprefix(f'{release.state}: ')}"
+    console.print(f"{name} version {release.version}, alias {release.aliases or 'none'}; {decision}\n", highlight=False)
     folder = Path(release.source).expanduser().resolve()
     image, other_image = (shlex.quote(str(folder / path)) for path in (release.example, release.other_example))
     model = f"models:/{name}/{release.version}"

@@ -24,10 +24,11 @@ from deeprank.row_numbers import CatalogueRows, EventRows
 SCHEMA = pa.schema(
     [
         pa.field("path", pa.string()),  # relative to the source folder, with forward slashes
-        pa.field("id", pa.string()),  # SHA-256 of the file's bytes; empty where the file could not be read
+        pa.field("id", pa.string()),  # SHA-256 of the file's bytes; empty where the file could not be read or its head is not of an image
         pa.field("size", pa.int64()),
         pa.field("mtime_ns", pa.int64()),
-        pa.field("label", pa.string()),  # folder path of the class, e.g. Fruit/Apple/Golden-Delicious
+        pa.field("ctime_ns", pa.int64()),  # changes with the content even where size and mtime_ns are set back
+        pa.field("label", pa.string()),  # folder path of the class in Unicode NFC, e.g. Fruit/Apple/Golden-Delicious
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("phash", pa.uint64()),
@@ -39,6 +40,8 @@ SCHEMA = pa.schema(
         pa.field("image", pa.large_binary()),  # the JPEG, in the first row of each id only
     ]
 )
+# Split of an image that is excluded from this run.
+EXCLUDED = "excluded"
 COLUMNS = [name for name in SCHEMA.names if name != "image"]
 
 
@@ -121,35 +124,6 @@ def append_events(uri: str, events: pd.DataFrame, spool: IO[bytes], num_rows: in
     lance.write_dataset(pa.RecordBatchReader.from_batches(SCHEMA, batches()), uri, schema=SCHEMA, mode=mode)
 
 
-def exclude_images(catalogue: "Catalogue", rows: Sequence[int], reasons: Sequence[str]) -> "Catalogue":
-    """Append events that reject images, and return the new version; the given version stays as it is.
-
-    Args:
-        catalogue: the newest version.
-        rows: of `catalogue.state`.
-        reasons: one for each row.
-
-    Raises:
-        DataError: the catalogue is not the newest version, and its frame has some of these images.
-
-    """
-    if not len(rows):
-        return catalogue
-    newest = open_table(catalogue.uri).version
-    if newest != catalogue.version:
-        # Images that are not in the frame are excluded already.
-        if (catalogue.state["status"].iloc[list(rows)] != "ok").all():
-            return catalogue
-        raise DataError(
-            f"{catalogue.uri}: images can be excluded from the newest version, {newest}, not from the old version {catalogue.version}: "
-            "set leakage.on_leak=warn, or remove ingest.version"
-        )
-    events = catalogue.state.iloc[list(rows)].assign(status="rejected", reason=list(reasons))
-    batch = _record_batch(events, pa.nulls(len(events), pa.large_binary()))
-    lance.write_dataset(pa.Table.from_batches([batch]), catalogue.uri, mode="append")
-    return Catalogue(catalogue.uri, open_table(catalogue.uri).version)
-
-
 def _record_batch(events: pd.DataFrame, jpegs: pa.Array) -> pa.RecordBatch:
     """Return event rows and their JPEGs as a batch of SCHEMA."""
     table = pa.Table.from_pandas(events[COLUMNS], pa.schema([SCHEMA.field(name) for name in COLUMNS]), preserve_index=False)
@@ -164,11 +138,13 @@ class Catalogue:
     Attributes:
         uri: of the Lance table, local or on an object store.
         version: of the Lance table.
+        excluded: ids of images that are in no split: they are searched and clustered, but not trained on or evaluated with.
 
     """
 
     uri: str
     version: int
+    excluded: frozenset[str] = frozenset()
 
     @cached_property
     def state(self) -> pd.DataFrame:
@@ -178,8 +154,11 @@ class Catalogue:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """The usable images in order of path; CatalogueRows are rows of this."""
-        return self.state[self.state["status"] == "ok"].reset_index(drop=True)
+        """The usable images in order of path; CatalogueRows are rows of this. The split of excluded images is EXCLUDED."""
+        frame = self.state[self.state["status"] == "ok"].reset_index(drop=True)
+        if self.excluded:
+            frame["split"] = frame["split"].where(~frame["id"].isin(self.excluded), EXCLUDED)
+        return frame
 
     @cached_property
     def fingerprint(self) -> str:

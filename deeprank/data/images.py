@@ -18,6 +18,15 @@ MIN_SHORT_SIDE = 16
 MAX_LONG_SIDE = 65_500  # the limit of the JPEG format
 # The formats of cameras and of the web. EPS and similar formats are excluded, because Pillow starts other programs to read them.
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "PPM", "ICO", "JPEG2000")
+HEAD_BYTES = 32
+NOT_AN_IMAGE = "not an image in a format that can be read"
+HEIC = "HEIC image, which is not supported: convert it to JPEG"
+# Brands of the ISO base media file format that mark a still image of a phone.
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+# A drawing whose visible pixels are mostly at or above NEAR_WHITE in all channels would vanish on white.
+NEAR_WHITE = 208
+LIGHT_DRAWING_BACKGROUND = (96, 96, 96, 255)
+MAX_SAMPLE_SIDE = 512
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,19 @@ class StoredImage:
 def sha256(data: bytes) -> str:
     """Return the id of an image: the SHA-256 of its file's bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def reject_reason(head: bytes) -> str:
+    """Return why a file is no image that can be read; empty where its first HEAD_BYTES bytes are those of a supported format."""
+    Image.init()
+    if not head:
+        return "the file is empty"
+    for image_format in IMAGE_FORMATS:
+        accept = Image.OPEN[image_format][1] if image_format in Image.OPEN else None
+        # Pillow returns a text where the format is known but its library is missing.
+        if accept and accept(head[:16]) is not False and not isinstance(accept(head[:16]), str):
+            return ""
+    return HEIC if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS else NOT_AN_IMAGE
 
 
 def to_stored_image(data: bytes) -> StoredImage:
@@ -98,7 +120,7 @@ def _decode(data: bytes) -> tuple[Image.Image, list[str]]:
             image.draft("RGB", (2 * MAX_SHORT_SIDE, 2 * MAX_SHORT_SIDE))
             image.load()
     except UnidentifiedImageError:
-        raise DataError("not an image in a format that can be read") from None
+        raise DataError(reject_reason(data[:HEAD_BYTES]) or _unidentified(data)) from None
     except Image.DecompressionBombError:
         raise DataError(f"the image has too many pixels; at most {MAX_PIXELS} pixels are allowed") from None
     except DataError:
@@ -139,8 +161,23 @@ def _to_rgb(image: Image.Image, conversions: list[str]) -> Image.Image:
         conversions.append("converted from 16-bit to 8-bit grayscale")
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-        conversions.append("transparent pixels blended with white")
+        light = _is_light_drawing(layer)
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, LIGHT_DRAWING_BACKGROUND if light else "white"), layer)
+        conversions.append(f"transparent pixels blended with {'gray, because the visible pixels are nearly white' if light else 'white'}")
     elif image.mode in ("CMYK", "YCCK"):
         conversions.append(f"converted from {image.mode} to RGB")
     return image.convert("RGB")
+
+
+def _is_light_drawing(layer: Image.Image) -> bool:
+    """Return whether an RGBA image has transparent pixels, and more than half of its visible pixels are nearly white."""
+    size = (min(layer.width, MAX_SAMPLE_SIDE), min(layer.height, MAX_SAMPLE_SIDE))
+    pixels = np.asarray(layer.resize(size, Image.Resampling.NEAREST))
+    alpha = pixels[..., 3].astype(np.int64)
+    near_white = pixels[..., :3].min(axis=2) >= NEAR_WHITE
+    return bool(alpha.min() < 255 and 2 * alpha[near_white].sum() > alpha.sum())
+
+
+def _unidentified(data: bytes) -> str:
+    """Return the reason for a file that begins like an image but is none: HEIC shares two brands with AVIF."""
+    return HEIC if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS else "damaged or truncated image: its header cannot be read"

@@ -3,7 +3,7 @@
 The split of a group depends on the content of its oldest image only. A group that is joined to an older one takes that one's split.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import faiss
 import numpy as np
@@ -15,26 +15,43 @@ from scipy.sparse.csgraph import connected_components
 SPLITS = ("train", "val", "test")
 USABLE = ("ok", "duplicate")
 HASH_BITS = 64
+# Multi-index hashing looks up each part of a hash in a table of its own.
+HASH_PARTS = 4
+MAX_CANDIDATES = 32
+# Pairs (m, 2) of image ids → whether each pair is a copy (m,).
+ConfirmPairs = Callable[[npt.NDArray[np.object_]], npt.NDArray[np.bool_]]
 
 
-def near_duplicate_pairs(phashes: npt.NDArray[np.uint64], queries: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.int64]:
-    """Return (m, 2) index pairs whose 64-bit perceptual hashes differ in at most `bits` bits.
+def near_duplicate_pairs(
+    phashes: npt.NDArray[np.uint64], queries: npt.NDArray[np.int64], bits: int, max_per_query: int = MAX_CANDIDATES
+) -> npt.NDArray[np.int64]:
+    """Return (m, 2) index pairs whose 64-bit perceptual hashes differ in at most `bits` bits: candidates for a comparison of pixels.
 
     Args:
         phashes: (n,) hashes of all images.
         queries: indices into `phashes`, the first index of each pair.
         bits: Hamming distance, 0 to 64.
+        max_per_query: number of pairs of a query at most, the smallest distances first. Images of one layout have similar hashes: all
+            pairs of a set of thousands could not be compared.
+
+    Source: Norouzi, Punjani and Fleet 2012 (multi-index hashing): two hashes within `bits` have a quarter within bits / 4.
 
     """
     if not len(queries):
         return np.empty((0, 2), dtype=np.int64)
     codes = np.ascontiguousarray(phashes.astype("<u8")).view(np.uint8).reshape(-1, HASH_BITS // 8)
-    index = faiss.IndexBinaryFlat(HASH_BITS)
+    index = faiss.IndexBinaryMultiHash(HASH_BITS, HASH_PARTS, HASH_BITS // HASH_PARTS)
+    index.nflip = bits // HASH_PARTS
     index.add(codes)
     # faiss keeps distances strictly below the radius.
-    limits, _, neighbors = index.range_search(codes[queries], bits + 1)
-    pairs = np.stack([np.repeat(queries, np.diff(limits).astype(np.int64)), neighbors.astype(np.int64)], axis=1)
-    return pairs[pairs[:, 0] != pairs[:, 1]]
+    limits, distances, neighbors = index.range_search(codes[queries], bits + 1)
+    query = np.repeat(np.arange(len(queries)), np.diff(limits).astype(np.int64))
+    other = queries[query] != neighbors
+    query, distances, neighbors = query[other], distances[other], neighbors[other].astype(np.int64)
+    order = np.lexsort((neighbors, distances, query))
+    rank = np.arange(len(order)) - np.searchsorted(query[order], query[order])
+    nearest = order[rank < max_per_query]
+    return np.stack([queries[query[nearest]], neighbors[nearest]], axis=1)
 
 
 def oldest_members(num_images: int, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -70,7 +87,9 @@ def split_of(group: str, shares: Mapping[str, float]) -> str:
     return SPLITS[0]
 
 
-def assign_groups_and_splits(events: pd.DataFrame, new_rows: pd.DataFrame, bits: int, shares: Mapping[str, float] | None) -> pd.DataFrame:
+def assign_groups_and_splits(
+    events: pd.DataFrame, new_rows: pd.DataFrame, bits: int, shares: Mapping[str, float] | None, confirm: ConfirmPairs
+) -> pd.DataFrame:
     """Return the new rows with duplicate_group, split, status and image_row set, then the old rows that they change.
 
     Rows with the same id are one image: one path keeps it, the others are duplicates. An image whose duplicate group is joined to
@@ -81,12 +100,13 @@ def assign_groups_and_splits(events: pd.DataFrame, new_rows: pd.DataFrame, bits:
         new_rows: rows to append to them.
         bits: see `near_duplicate_pairs`.
         shares: share of each split; None where the folder has splits of its own, which stay.
+        confirm: decides which pairs with similar hashes are copies.
 
     """
     rows = pd.concat([events, new_rows], ignore_index=True) if len(events) else new_rows.copy()
     usable = rows[rows["status"].isin(USABLE)]
     oldest = usable.drop_duplicates("id")
-    groups = _duplicate_groups(usable, oldest, len(events), bits)
+    groups = _duplicate_groups(usable, oldest, len(events), bits, confirm)
     image_rows = dict(zip(oldest["id"], oldest.index, strict=True))
 
     current = rows.drop_duplicates("path", keep="last")
@@ -105,7 +125,7 @@ def assign_groups_and_splits(events: pd.DataFrame, new_rows: pd.DataFrame, bits:
     return pd.concat([new, old[changed].sort_index()], ignore_index=True)
 
 
-def _duplicate_groups(usable: pd.DataFrame, oldest: pd.DataFrame, num_old: int, bits: int) -> dict[str, str]:
+def _duplicate_groups(usable: pd.DataFrame, oldest: pd.DataFrame, num_old: int, bits: int, confirm: ConfirmPairs) -> dict[str, str]:
     """Return the duplicate group of each image id: the id of the oldest image in the group.
 
     Args:
@@ -113,12 +133,15 @@ def _duplicate_groups(usable: pd.DataFrame, oldest: pd.DataFrame, num_old: int, 
         oldest: the first of these rows for each id.
         num_old: rows from this number on are new.
         bits: see `near_duplicate_pairs`.
+        confirm: decides which pairs with similar hashes are copies.
 
     """
     position = {id: i for i, id in enumerate(oldest["id"])}
     # An image that comes back is compared again, because images that came in the meantime may be near it.
     is_new = np.flatnonzero(oldest["id"].isin(set(usable["id"][usable.index >= num_old])))
-    new_pairs = near_duplicate_pairs(oldest["phash"].to_numpy(np.uint64), is_new, bits)
+    new_pairs = np.unique(np.sort(near_duplicate_pairs(oldest["phash"].to_numpy(np.uint64), is_new, bits), axis=1), axis=0)
+    if len(new_pairs):
+        new_pairs = new_pairs[confirm(oldest["id"].to_numpy()[new_pairs])]
     # Images that were once in the same group stay together.
     written = usable[usable["duplicate_group"].ne("")][["id", "duplicate_group"]].drop_duplicates()
     old_pairs = np.stack([written[name].map(position).to_numpy(np.int64) for name in ("id", "duplicate_group")], axis=1)

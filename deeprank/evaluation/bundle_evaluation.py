@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.errors import DataError, ModelError
-from deeprank.evaluation.evaluation import MAIN_METRIC, Evaluation, evaluate
+from deeprank.errors import ModelError
+from deeprank.evaluation.evaluation import MAIN_METRIC, Evaluation, empty_evaluation, evaluate
 from deeprank.evaluation.explain import explain_first_neighbors
 from deeprank.evaluation.intervals import Estimate, estimate
 from deeprank.evaluation.neighbors import first_hit_ranks, neighbors
@@ -35,6 +35,10 @@ MAX_LABEL_LENGTH = 200
 NOT_IN_METRIC_NAMES = re.compile(r"[^\w. :/-]")
 MAX_RECALL_RANK = 50
 GALLERY_NEIGHBORS = 6
+NOTHING_EVALUATED = (
+    "nothing can be evaluated: no image of the test split has another image of its class in the test or train split; "
+    "add images, or change ingest.shares"
+)
 
 
 def evaluate_bundle(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, reporter: Reporter) -> Evaluation:
@@ -43,13 +47,14 @@ def evaluate_bundle(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, re
     The frozen baseline is the same pretrained ConvNet without a head, on the same queries. Its metrics are named baseline.*;
     gain.* is the mean difference per query. Where classes were held out of training, seen.* and unseen.* are the metrics of the
     classes trained on and of the classes held out, each with a gallery of its own classes only. For metrics of class groups see
-    `class_group_metrics`.
-
-    Raises:
-        DataError: no image of the test split has another image of its class in the test or train split.
-
+    `class_group_metrics`. Where no query can be evaluated, the evaluation is empty, and the note evaluation.reason says why.
     """
-    queries, test_triplets = catalogue.rows("test"), _test_triplets(catalogue, triplets)
+    queries, test_triplets = catalogue.rows("test"), _test_triplets(triplets)
+    if not _can_evaluate(catalogue, test_triplets):
+        reporter.metric("queries", len(queries))
+        logger.warning(NOTHING_EVALUATED)
+        reporter.note("evaluation.reason", NOTHING_EVALUATED)
+        return empty_evaluation()
     subsets = _subsets(catalogue, triplets)
 
     def run(bundle: Bundle, model_name: str) -> tuple[dict[str, Evaluation], Embeddings]:
@@ -79,12 +84,16 @@ def embed_and_evaluate(catalogue: Catalogue, triplets: Triplets, bundle: Bundle,
         bundle: the model.
         model_name: for the progress bar.
 
+    Returns:
+        An evaluation; it is empty where no query can be evaluated.
+
     Raises:
-        DataError: no image of the test split has another image of its class in the test or train split.
         ModelError: the bundle cannot be loaded.
 
     """
-    test_triplets = _test_triplets(catalogue, triplets)
+    test_triplets = _test_triplets(triplets)
+    if not _can_evaluate(catalogue, test_triplets):
+        return empty_evaluation()
     all_rows = np.ones(len(catalogue.frame), dtype=bool)
     return _evaluate_subset(catalogue, test_triplets, _embed(catalogue, bundle, model_name), all_rows)
 
@@ -167,14 +176,14 @@ def _report_figures(
     reporter.figure("embedding_map", embedding_map(embeddings[queries], labels.iloc[queries].tolist()))
 
 
-def _test_triplets(catalogue: Catalogue, triplets: Triplets) -> npt.NDArray[np.int64]:
-    labels, test_triplets = catalogue.frame["label"], triplets.in_split("test")[["query", "positive", "negative"]].to_numpy()
-    if not len(test_triplets) and not labels.iloc[catalogue.rows("test")].isin(labels.iloc[catalogue.rows("train")]).any():
-        raise DataError(
-            "nothing can be evaluated: no image of the test split has another image of its class in the test or train split; "
-            "add images, or change ingest.shares"
-        )
-    return test_triplets
+def _test_triplets(triplets: Triplets) -> npt.NDArray[np.int64]:
+    return triplets.in_split("test")[["query", "positive", "negative"]].to_numpy()
+
+
+def _can_evaluate(catalogue: Catalogue, test_triplets: npt.NDArray[np.int64]) -> bool:
+    """Return whether any image of the test split has another image of its class in the test or train split."""
+    labels = catalogue.frame["label"]
+    return len(test_triplets) > 0 or bool(labels.iloc[catalogue.rows("test")].isin(labels.iloc[catalogue.rows("train")]).any())
 
 
 def _embed(catalogue: Catalogue, bundle: Bundle, model_name: str) -> Embeddings:

@@ -89,6 +89,13 @@ class Evaluation:
         return cls(metrics, pd.read_parquet(folder / "queries.parquet"))
 
 
+def empty_evaluation() -> Evaluation:
+    """Return an evaluation of no query: no metrics, and a query table with the columns that the promotion gate reads."""
+    kinds = {"row": "int64", "nearest": "int64", MAIN_METRIC: "float64"}
+    columns = {name: pd.Series([], dtype=kinds.get(name, "object")) for name in (*ID_COLUMNS, MAIN_METRIC)}
+    return Evaluation({}, pd.DataFrame(columns))
+
+
 def _recall_estimate(queries: pd.DataFrame) -> Estimate:
     """Return the mean of MAIN_METRIC with an interval at least as wide as the binomial interval over the duplicate groups.
 

@@ -20,6 +20,7 @@ from deeprank.triplets.relevance import coarse_labels
 ALPHA = 1 - CONFIDENCE
 # With this number the ends of the interval vary by less than 0.001 between seeds.
 RESAMPLES = 10_000
+State = Literal["promoted", "held", "first-champion", "no-champion", "provisional", "invalid", "refreshed"]
 CLASS_GROUP_COLUMNS = ["class_group", "queries", "gain", "low", "high", "blocks"]
 
 
@@ -31,7 +32,7 @@ class PromotionSettings(Settings):
         margin: the lower end of the 95 % interval of the gain must be above it; the gain is in recall@1 over the champion.
         max_class_group_drop: largest drop of recall@1 in a class group (coarse class); a larger drop that is statistically
             significant prevents the promotion.
-        min_queries: smallest number of test queries, near-duplicates counted once; with fewer the decision is invalid.
+        min_queries: smallest number of test queries, near-duplicates counted once; with fewer the release cannot be tested.
         min_class_group_queries: class groups with fewer queries are not tested.
         training_noise: standard deviation of recall@1 on one test split between trainings that differ in the random seed only,
             beyond what the choice of queries explains. It widens the interval, so that a lucky seed is not promoted. On the
@@ -52,8 +53,10 @@ class Decision:
     """Whether a release is promoted, and why.
 
     Attributes:
-        state: promoted; held (the gain is too small, or a class group dropped); no-champion (compared with the floor, as there
-            is no champion); invalid (no comparison is possible); refreshed (the champion's model with an updated index).
+        state: promoted; held (the gain is too small, or a class group dropped); first-champion (no champion yet, and the floor is
+            reached); no-champion (no champion yet, and the floor is not reached); provisional (no champion yet, and the release
+            cannot be tested: it is champion until a release can be tested); invalid (there is a champion, and no comparison is
+            possible); refreshed (the champion's model with an updated index).
         promoted: whether the challenger becomes the champion.
         reason: a sentence with the numbers.
         gain: of recall@1 per query over the champion, with its 95 % interval, training noise included.
@@ -62,7 +65,7 @@ class Decision:
 
     """
 
-    state: Literal["promoted", "held", "no-champion", "invalid", "refreshed"]
+    state: State
     promoted: bool
     reason: str
     gain: Estimate | None = None
@@ -93,15 +96,23 @@ def decide(
     duplicate_groups: Sequence[int] | Sequence[str] | npt.NDArray[Any],
     settings: PromotionSettings,
     problems: Sequence[str] = (),
+    champion_problem: str = "",
+    is_provisional: bool = False,
 ) -> Decision:
     """Decide whether the challenger becomes the champion.
 
+    Without a champion, a release that reaches the floor becomes champion, and a release that cannot be tested becomes a provisional
+    champion. A provisional champion is replaced by the first release that can be tested and is not worse, or, if the provisional
+    champion cannot be evaluated, that reaches the floor.
+
     Args:
         challenger: query table of its evaluation; columns row, label, fine.recall_at_1.
-        champion: the same of the champion on the same test split; None where there is no champion.
+        champion: the same of the champion on the same test split; None where there is no champion, or it cannot be evaluated.
         duplicate_groups: (len(challenger),) near-duplicate group of each query of the challenger.
         settings: the conditions.
-        problems: sentences about problems with the comparison (e.g. a leak between the splits); any makes the decision invalid.
+        problems: sentences about why the challenger cannot be tested (e.g. a leak between the splits).
+        champion_problem: why the champion cannot be evaluated; empty where it was evaluated, or there is none.
+        is_provisional: whether the champion is provisional.
 
     Source: the paired differences of Efron and Tibshirani 1993, chapter 15, resampled in clusters; class groups: see
     `class_group_gains`.
@@ -111,12 +122,29 @@ def decide(
     answerable = ~np.isnan(new_hits)
     queries, distinct = int(answerable.sum()), len(np.unique(np.asarray(duplicate_groups)[answerable]))
     inputs: dict[str, float] = {"queries": queries, "distinct_queries": distinct, "min_queries": settings.min_queries}
-    all_problems = [*problems, *_problems(challenger, champion, queries, distinct, settings)]
-    if all_problems:
-        return Decision("invalid", False, "; ".join(all_problems), inputs=inputs)
+    problems = [*problems, *_too_few_queries(queries, distinct, settings)]
+    champion_problem = champion_problem or _unequal_queries(challenger, champion)
+    has_champion = champion is not None or bool(champion_problem)
+    if problems and not has_champion:
+        return _provisional_decision(problems, inputs)
+    if problems or (champion_problem and not is_provisional):
+        return Decision("invalid", False, "; ".join([*problems, *([champion_problem] if champion_problem else [])]), inputs=inputs)
     inputs |= {"recall_at_1": float(np.nanmean(new_hits))}
-    if champion is None:
-        return _first_decision(inputs, settings)
+    if champion is None or champion_problem:
+        return _decide_by_floor(inputs, settings, champion_problem)
+    return _decide_by_pairs(challenger, champion, duplicate_groups, settings, inputs, is_provisional)
+
+
+def _decide_by_pairs(
+    challenger: pd.DataFrame,
+    champion: pd.DataFrame,
+    duplicate_groups: Sequence[int] | Sequence[str] | npt.NDArray[Any],
+    settings: PromotionSettings,
+    inputs: dict[str, float],
+    is_provisional: bool,
+) -> Decision:
+    """Decide by the paired differences of the queries; arguments as of `decide`, `inputs` is completed."""
+    new_hits = challenger[MAIN_METRIC].to_numpy(dtype=np.float64)
     old_hits = champion.set_index("row")[MAIN_METRIC].loc[challenger["row"]].to_numpy(dtype=np.float64)
     difference, group_codes = new_hits - old_hits, np.unique(np.asarray(duplicate_groups), return_inverse=True)[1]
     # Both trainings had a random seed, so the noise of the difference is √2 times that of one training.
@@ -126,47 +154,68 @@ def decide(
     inputs |= {"gained": int((difference > 0).sum()), "lost": int((difference < 0).sum())}
     inputs |= {"max_class_group_drop": settings.max_class_group_drop}
     table = class_group_gains(difference, coarse_labels(challenger["label"].tolist()), group_codes, settings)
-    return _decide_by_gain(gain, table, inputs, settings)
+    return _decide_by_gain(gain, table, inputs, settings, is_provisional)
 
 
-def _problems(
-    challenger: pd.DataFrame, champion: pd.DataFrame | None, queries: int, distinct: int, settings: PromotionSettings
-) -> list[str]:
-    """Return sentences about why challenger and champion cannot be compared."""
-    problems = []
+def _too_few_queries(queries: int, distinct: int, settings: PromotionSettings) -> list[str]:
+    """Return a sentence if the challenger has too few queries to be tested."""
     # The bootstrap draws near-duplicate groups: a hundred frames of one scene count as one query.
-    if distinct < settings.min_queries:
-        without_duplicates = f" ({distinct:,} without near-duplicates)" if distinct < queries else ""
-        problems.append(
-            f"{queries:,} test queries have an image of their class in the gallery{without_duplicates}, "
-            f"promotion.min_queries requires {settings.min_queries:,}"
-        )
-    if champion is not None and set(challenger["row"]) != set(champion["row"]):
-        common = len(set(challenger["row"]) & set(champion["row"]))
-        problems.append(
-            f"challenger and champion were evaluated on different queries ({common:,} of {len(challenger):,} in common): evaluate both anew"
-        )
-    return problems
+    if distinct >= settings.min_queries:
+        return []
+    without_duplicates = f" ({distinct:,} without near-duplicates)" if distinct < queries else ""
+    return [
+        f"{queries:,} test queries have an image of their class in the gallery{without_duplicates}, "
+        f"promotion.min_queries requires {settings.min_queries:,}"
+    ]
 
 
-def _first_decision(inputs: dict[str, float], settings: PromotionSettings) -> Decision:
-    """Compare the first release with the floor."""
-    recall, reaches_floor = inputs["recall_at_1"], inputs["recall_at_1"] >= settings.floor
+def _unequal_queries(challenger: pd.DataFrame, champion: pd.DataFrame | None) -> str:
+    """Return a sentence if the champion was evaluated on other queries than the challenger, else an empty text."""
+    if champion is None or set(challenger["row"]) == set(champion["row"]):
+        return ""
+    common = len(set(challenger["row"]) & set(champion["row"]))
+    return f"challenger and champion were evaluated on different queries ({common:,} of {len(challenger):,} in common): evaluate both anew"
+
+
+def _provisional_decision(problems: Sequence[str], inputs: dict[str, float]) -> Decision:
+    """Promote the first release although it cannot be tested."""
     reason = (
-        f"no champion yet: recall@1 {recall:.4f} on {inputs['queries']:,} queries "
+        f"no champion yet, and this release cannot be tested ({'; '.join(problems)}): "
+        "it is the provisional champion until a release can be tested and is not worse"
+    )
+    return Decision("provisional", True, reason, inputs=inputs)
+
+
+def _decide_by_floor(inputs: dict[str, float], settings: PromotionSettings, champion_problem: str) -> Decision:
+    """Compare with the floor a release without a champion, or with a provisional champion that cannot be evaluated."""
+    recall, reaches_floor = inputs["recall_at_1"], inputs["recall_at_1"] >= settings.floor
+    inputs = inputs | {"floor": settings.floor}
+    result = (
+        f"recall@1 {recall:.4f} on {inputs['queries']:,} queries "
         f"{'reaches' if reaches_floor else 'does not reach'} the floor {settings.floor:.4f}"
     )
-    return Decision("no-champion", reaches_floor, reason, inputs=inputs | {"floor": settings.floor})
+    if champion_problem:
+        reason = f"the champion is provisional and cannot be compared ({champion_problem}): {result}"
+        return Decision("promoted" if reaches_floor else "held", reaches_floor, reason, inputs=inputs)
+    return Decision("first-champion" if reaches_floor else "no-champion", reaches_floor, f"no champion yet: {result}", inputs=inputs)
 
 
-def _decide_by_gain(gain: Estimate, class_groups: pd.DataFrame, inputs: dict[str, float], settings: PromotionSettings) -> Decision:
-    """Promote if the gain exceeds the margin and no class group blocks."""
-    exceeds_margin, blocking = gain.low > settings.margin, class_groups[class_groups["blocks"]]
-    state: Literal["promoted", "held"] = "promoted" if exceeds_margin and not len(blocking) else "held"
+def _decide_by_gain(
+    gain: Estimate, class_groups: pd.DataFrame, inputs: dict[str, float], settings: PromotionSettings, is_provisional: bool
+) -> Decision:
+    """Promote if the gain is large enough and no class group blocks.
+
+    The lower end of the gain's interval must exceed the margin; if the champion is provisional, a gain of 0 is enough.
+    """
+    is_enough, blocking = gain.value >= 0 if is_provisional else gain.low > settings.margin, class_groups[class_groups["blocks"]]
+    state: Literal["promoted", "held"] = "promoted" if is_enough and not len(blocking) else "held"
+    if is_provisional:
+        rule = f"the champion is provisional, and the gain is {'not below' if is_enough else 'below'} 0"
+    else:
+        rule = f"the lower end is {'above' if is_enough else 'not above'} the margin {settings.margin:.4f}"
     reason = (
         f"{state}: recall@1 {inputs['recall_at_1']:.4f}, champion {inputs['champion_recall_at_1']:.4f}, gain {gain.value:+.4f} "
-        f"[{gain.low:+.4f}, {gain.high:+.4f}] on {gain.count:,} queries ({inputs['gained']:,} gained, {inputs['lost']:,} lost); "
-        f"the lower end is {'above' if exceeds_margin else 'not above'} the margin {settings.margin:.4f}"
+        f"[{gain.low:+.4f}, {gain.high:+.4f}] on {gain.count:,} queries ({inputs['gained']:,} gained, {inputs['lost']:,} lost); {rule}"
     )
     if len(blocking):
         drops = [f"{r.class_group} ({r.gain:+.3f} [{r.low:+.3f}, {r.high:+.3f}] on {r.queries} queries)" for r in blocking.itertuples()]

@@ -71,6 +71,16 @@ def set_champion(name: str, version: int, moved_by: MovedBy, reason: str) -> Cha
     return move
 
 
+def is_provisional_champion(name: str) -> bool:
+    """Return whether a model's champion became champion as provisional; versions that only refreshed an index count as that one."""
+    version = find_version(name, "champion")
+    while version is not None and version.tags.get("gate.state") == "refreshed":
+        previous_versions = {move.version: move.previous_version for move in champion_history(name) if move.moved_by == "refresh"}
+        previous = previous_versions.get(int(version.version))
+        version = find_version(name, str(previous)) if previous else None
+    return version is not None and version.tags.get("gate.state") == "provisional"
+
+
 def promote(name: str, version: int, reason: str, force: bool = False) -> ChampionMove:
     """Make a version the champion manually.
 

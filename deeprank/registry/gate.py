@@ -8,6 +8,7 @@ from deeprank.evaluation.bundle_evaluation import embed_and_evaluate
 from deeprank.evaluation.evaluation import Evaluation
 from deeprank.evaluation.gate import Decision, decide
 from deeprank.plotting.gate import gained_and_lost
+from deeprank.registry.champion import is_provisional_champion
 from deeprank.registry.register import RegisterSettings
 from deeprank.registry.releases import find_version, open_version
 from deeprank.reporting import Reporter
@@ -32,27 +33,35 @@ def evaluate_gate(
         evaluation: evaluation of the new model on this test split.
         settings: name of the registered model, and the promotion rules.
         reporter: receives the results.
-        problems: reasons why a comparison would be invalid, in words.
+        problems: reasons why the new model cannot be tested, in words.
 
     """
     champion = find_version(settings.name, "champion")
     champion_name = f"champion, version {champion.version}" if champion else ""
-    champion_queries, problems = None, list(problems)
+    champion_queries, champion_problem = None, ""
     if champion is not None:
         try:
             champion_queries = embed_and_evaluate(catalogue, triplets, open_version(champion).bundle, champion_name).queries
         except ModelError as error:
-            problems.append(
+            champion_problem = (
                 f"the {champion_name}, cannot be loaded: {error}; `deeprank promote VERSION --force` promotes a version without the gate"
             )
     duplicate_groups = evaluation.queries["duplicate_group"].to_numpy()
-    decision = decide(evaluation.queries, champion_queries, duplicate_groups, settings.promotion, problems)
+    decision = decide(
+        evaluation.queries,
+        champion_queries,
+        duplicate_groups,
+        settings.promotion,
+        problems,
+        champion_problem,
+        is_provisional=is_provisional_champion(settings.name),
+    )
     for name, value in decision.metrics().items():
         reporter.metric(name, value)
     reporter.note("gate.state", decision.state)
     reporter.note("gate.reason", decision.reason)
     reporter.note("gate.champion_before", str(champion.version) if champion else "none")
-    if champion_queries is not None:
+    if champion_queries is not None and len(champion_queries):
         figure = gained_and_lost(catalogue, evaluation.queries, champion_queries, champion_name=champion_name)
         reporter.figure("gained_and_lost", figure)
     return decision

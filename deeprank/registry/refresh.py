@@ -8,6 +8,7 @@ from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ModelError
 from deeprank.evaluation.gate import Decision
 from deeprank.models.embedding_table import catalogue_embeddings
+from deeprank.registry.champion import is_provisional_champion
 from deeprank.registry.register import Registered, RegisterSettings, register
 from deeprank.registry.releases import Release, find_version, open_version
 from deeprank.reporting import Reporter
@@ -59,6 +60,8 @@ def refresh_champion(name: str, catalogue: Catalogue, reporter: Reporter) -> Reg
             reporter.metric(f"index.{key}", value)
         reporter.note("index.rebuild", changed.churn.rebuild_reason or "not needed")
         reason = f"the model of version {champion.version}, with {added:,} images added to its index and {removed:,} removed"
+        if is_provisional_champion(name):
+            reason += "; the champion stays provisional until a release can be tested and is not worse"
         card = (release.folder / "gate" / "model_card.md").read_text()
         if champion.tags.get("gate.state") == "refreshed":
             card = card.partition("\n\n")[2]  # without the first line of the refresh before this one

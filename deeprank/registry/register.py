@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import Field
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.evaluation.evaluation import Evaluation
+from deeprank.evaluation.evaluation import MAIN_METRIC, Evaluation
 from deeprank.evaluation.gate import Decision, PromotionSettings
 from deeprank.models.bundle import Bundle
 from deeprank.registry.canary import CANARY_FILE, write_canary
@@ -122,8 +122,10 @@ def _version_tags(folder: Path, decision: Decision, catalogue: Catalogue) -> dic
         "gate.state": decision.state,
         "gate.reason": decision.reason,
         "model.weights_hash": Bundle(folder / "bundle").weights_hash,
-        "fine.recall_at_1": f"{Evaluation.load(folder / 'evaluation').metrics['fine.recall_at_1'].value:.4f}",
     }
+    metrics = Evaluation.load(folder / "evaluation").metrics
+    if MAIN_METRIC in metrics:
+        tags["fine.recall_at_1"] = f"{metrics[MAIN_METRIC].value:.4f}"
     return tags | {name: f"{value:.6g}" for name, value in decision.metrics().items()}
 
 

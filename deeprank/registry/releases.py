@@ -191,6 +191,7 @@ class ReleaseSummary:
     Attributes:
         version: number of the model version.
         aliases: its aliases, joined by commas.
+        state: state of the gate's decision.
         reason: reason of the gate's decision.
         metrics: metrics of its evaluation, by name.
         source: folder or URI that the catalogue was ingested from.
@@ -201,6 +202,7 @@ class ReleaseSummary:
 
     version: int
     aliases: str
+    state: str
     reason: str
     metrics: dict[str, Estimate]
     source: str
@@ -226,6 +228,7 @@ def summarize_latest_release(name: str) -> ReleaseSummary:
     return ReleaseSummary(
         version=latest.version,
         aliases=latest.aliases,
+        state=latest.gate_state,
         reason=latest.gate_reason,
         metrics=Evaluation.load(release.folder / "evaluation").metrics,
         source=MlflowClient().get_run(latest.run_id).data.tags["catalogue.source"],

@@ -1,6 +1,7 @@
 """A reference to one version of a catalogue."""
 
 import json
+from typing import Any
 
 from deeprank.data.catalogue import Catalogue
 from steps.artifacts.base import Artifact
@@ -12,18 +13,23 @@ class CatalogueArtifact(Artifact):
     """A reference to one version of a catalogue."""
 
     def write(self, catalogue: Catalogue) -> None:
-        """Write uri, version and fingerprint."""
-        reference = {"uri": catalogue.uri, "version": catalogue.version, "fingerprint": catalogue.fingerprint}
+        """Write uri, version, fingerprint and excluded images."""
+        reference: dict[str, object] = {
+            "uri": catalogue.uri,
+            "version": catalogue.version,
+            "fingerprint": catalogue.fingerprint,
+            "excluded": sorted(catalogue.excluded),
+        }
         (self.folder / CATALOGUE_JSON).write_text(json.dumps(reference, indent=1))
 
-    def _reference(self) -> dict[str, object]:
-        reference: dict[str, object] = json.loads((self.folder / CATALOGUE_JSON).read_text())
+    def _reference(self) -> dict[str, Any]:
+        reference: dict[str, Any] = json.loads((self.folder / CATALOGUE_JSON).read_text())
         return reference
 
     def open(self) -> Catalogue:
         """Return the catalogue."""
         reference = self._reference()
-        return Catalogue(str(reference["uri"]), int(str(reference["version"])))
+        return Catalogue(reference["uri"], reference["version"], frozenset(reference["excluded"]))
 
     def content_hash(self) -> str:
         """Return the fingerprint: a new version with the same usable images is a cache hit for the next step."""

@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 from PIL import Image
@@ -48,14 +49,14 @@ def folder_of_nobody() -> Iterator[Path]:
 def read_errors(monkeypatch: pytest.MonkeyPatch) -> dict[str, OSError]:
     """Errors by file name: reading such a file raises its error, for any user."""
     errors: dict[str, OSError] = {}
-    read = Path.read_bytes
+    open_file = Path.open
 
-    def read_bytes(path: Path) -> bytes:
+    def open_or_raise(path: Path, mode: str = "r", **options: object) -> IO[Any]:
         if path.name in errors:
             raise errors[path.name]
-        return read(path)
+        return open_file(path, mode, **options)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(Path, "open", open_or_raise)
     return errors
 
 

@@ -1,5 +1,6 @@
 """The catalogue as a table of events: present state, versions, stored images, exclusion."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import lance
@@ -8,13 +9,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from deeprank.data.catalogue import COLUMNS, SCHEMA, Catalogue, exclude_images, latest_events, read_events
+from deeprank.data.catalogue import COLUMNS, EXCLUDED, SCHEMA, Catalogue, latest_events, read_events
 from deeprank.errors import DataError
 from tests.drawing import encoded, pattern
 
 
 def _event(path: str, status: str = "ok", image_row: int = -1, image: bytes | None = None) -> dict[str, object]:
-    fixed = {"size": 1, "mtime_ns": 1, "label": "x", "width": 64, "height": 64, "phash": 0, "split": "train", "reason": ""}
+    fixed = {"size": 1, "mtime_ns": 1, "ctime_ns": 1, "label": "x", "width": 64, "height": 64, "phash": 0, "split": "train", "reason": ""}
     return fixed | {"path": path, "id": path, "duplicate_group": "g", "status": status, "image_row": image_row, "image": image}
 
 
@@ -55,7 +56,12 @@ def test_the_fingerprint_depends_on_these_columns(tmp_path: Path, column: str) -
 
 def test_the_fingerprint_depends_on_nothing_else(tmp_path: Path) -> None:
     events = [_event("a"), _event("b")]
-    changed = [_event("c", "rejected"), _event("b") | {"mtime_ns": 7, "size": 9, "reason": "CMYK"}, _event("a"), _event("d", "duplicate")]
+    changed = [
+        _event("c", "rejected"),
+        _event("b") | {"mtime_ns": 7, "ctime_ns": 8, "size": 9, "reason": "CMYK"},
+        _event("a"),
+        _event("d", "duplicate"),
+    ]
     (before,), (after,) = _table(tmp_path / "1.lance", events), _table(tmp_path / "2.lance", changed)
     assert before.fingerprint == after.fingerprint
 
@@ -88,14 +94,13 @@ def test_events_are_read_without_the_images(catalogue: Catalogue) -> None:
     assert "image" not in COLUMNS
 
 
-def test_images_are_excluded_from_the_newest_version_only(tmp_path: Path) -> None:
-    first = [_event("a", image_row=0, image=encoded(pattern(1), "JPEG"))]
-    second = [_event("b", image_row=1, image=encoded(pattern(2), "JPEG"))]
-    old, new = _table(tmp_path / "t.lance", first, second)
-    assert exclude_images(old, [], []) is old
-    with pytest.raises(DataError, match="newest version, 2, not from the old version 1"):
-        exclude_images(old, [0], ["for the test"])
-    assert exclude_images(new, [0], ["for the test"]).frame["path"].tolist() == ["b"]
+def test_excluded_images_are_in_no_split_and_stay_in_the_frame(catalogue: Catalogue) -> None:
+    ids = frozenset(catalogue.frame["id"].iloc[catalogue.rows("test")[:2]])
+    checked = replace(catalogue, excluded=ids)
+    assert set(checked.frame["id"][checked.frame["split"] == EXCLUDED]) == ids
+    assert checked.rows("test").tolist() == catalogue.rows("test")[2:].tolist()
+    assert checked.frame.drop(columns="split").equals(catalogue.frame.drop(columns="split"))
+    assert checked.fingerprint != catalogue.fingerprint
 
 
 def test_a_table_of_an_older_version_is_refused(tmp_path: Path) -> None:

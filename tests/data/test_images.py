@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeprank.data.images import JPEG_QUALITY, MAX_PIXELS, MAX_SHORT_SIDE, sha256, to_stored_image, to_stored_jpeg
+from deeprank.data.images import (
+    HEAD_BYTES,
+    JPEG_QUALITY,
+    MAX_PIXELS,
+    MAX_SHORT_SIDE,
+    reject_reason,
+    sha256,
+    to_stored_image,
+    to_stored_jpeg,
+)
 from deeprank.errors import DataError
 from tests.data.conftest import ODD_FILES, odd_file
 from tests.drawing import decoded, encoded, pattern
@@ -206,3 +215,41 @@ def test_a_dark_16_bit_image_stays_dark() -> None:
 def test_a_floating_point_image_of_0_to_1_is_not_black() -> None:
     result = to_stored_image(encoded(Image.fromarray(np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))), "TIFF"))
     assert decoded(result.jpeg).max() > 100
+
+
+@pytest.mark.parametrize("color", [(255, 255, 255, 255), (240, 250, 255, 128)], ids=["white", "half-transparent"])
+def test_a_white_drawing_on_transparency_stays_visible(color: tuple[int, ...]) -> None:
+    drawings = []
+    for box in ((10, 10, 60, 60), (40, 70, 120, 100)):
+        image = Image.new("RGBA", (128, 128), (0, 0, 0, 0))
+        image.paste(color, box)
+        drawings.append(to_stored_image(encoded(image)))
+    assert drawings[0].conversion == "transparent pixels blended with gray, because the visible pixels are nearly white"
+    assert drawings[0].phash != drawings[1].phash
+    assert np.ptp(decoded(drawings[0].jpeg)) > 50
+    assert to_stored_image(encoded(image)) == drawings[1]
+
+
+def test_a_dark_or_opaque_image_is_blended_with_white() -> None:
+    dark = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    dark.paste((30, 30, 30, 255), (20, 20, 40, 40))
+    opaque = Image.new("RGBA", (64, 64), (255, 255, 255, 255))
+    for image in (dark, opaque, Image.new("RGBA", (64, 64), (0, 0, 0, 0))):
+        result = to_stored_image(encoded(image))
+        assert result.conversion == "transparent pixels blended with white"
+        assert decoded(result.jpeg).max() > 250
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "PPM", "ICO", "JPEG2000"])
+def test_the_head_of_each_format_is_known(kind: str) -> None:
+    assert reject_reason(encoded(pattern(8), kind)[:HEAD_BYTES]) == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"", "empty"), (b"# notes", "not an image"), (b"\0\0\0\x18ftypheic\0\0", "HEIC"), (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC")],
+    ids=["empty", "text", "HEIC", "HEIC of another brand"],
+)
+def test_a_file_of_another_format_is_named(data: bytes, reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        to_stored_image(data)

@@ -12,6 +12,7 @@ from PIL import Image
 from deeprank.data.images import sha256, to_stored_image
 from deeprank.data.ingest import SplitShares
 from deeprank.data.splits import SPLITS, near_duplicate_pairs, oldest_members, split_of
+from deeprank.data.synthetic import draw_image
 from tests.data.conftest import THIRDS, rows_by_path, run_ingest
 from tests.drawing import encoded, pattern, put, put_all
 
@@ -37,7 +38,7 @@ def test_near_duplicates_are_those_of_all_comparisons(bits: int, seed: int) -> N
     expected = {
         (int(q), other) for q in queries for other in range(60) if other != q and (int(hashes[q]) ^ int(hashes[other])).bit_count() <= bits
     }
-    pairs = [tuple(pair) for pair in near_duplicate_pairs(hashes, queries, bits).tolist()]
+    pairs = [tuple(pair) for pair in near_duplicate_pairs(hashes, queries, bits, max_per_query=60).tolist()]
     assert set(pairs) == expected
     assert len(pairs) == len(expected)
 
@@ -176,30 +177,32 @@ def test_an_image_keeps_its_split_while_the_catalogue_grows(tmp_path: Path) -> N
     assert second[first.index].equals(first)
 
 
-def _two_images_and_one_near_both() -> tuple[Image.Image, Image.Image, Image.Image]:
-    """Return two images that are not near-duplicates at 24 bits, and a mixture of them that is a near-duplicate of both."""
-    for seed in range(0, 200, 2):
-        first, second = pattern(seed), pattern(seed + 1)
-        mixture = Image.blend(first, second, 0.5)
-        hashes = [to_stored_image(encoded(image)).phash for image in (first, second, mixture)]
-        apart, left, right = ((hashes[a] ^ hashes[b]).bit_count() for a, b in ((0, 1), (0, 2), (1, 2)))
-        if apart > 24 and max(left, right) <= 24:
-            return first, second, mixture
+def _two_images_and_one_near_both() -> tuple[Image.Image, Image.Image, Image.Image, int]:
+    """Return two crops whose hashes differ in more bits than each from the hash of their source, the source, and these bits."""
+    for product in range(12):
+        source = draw_image(product, 0)
+        for cut in (8, 12, 16, 20, 24):
+            width, height = source.size
+            crops = source.crop((cut, 0, width, height - cut)), source.crop((0, cut, width - cut, height))
+            first, second, both = (to_stored_image(encoded(image)).phash for image in (*crops, source))
+            bits = max((first ^ both).bit_count(), (second ^ both).bit_count())
+            if (first ^ second).bit_count() > bits:
+                return *crops, source, bits
     raise AssertionError("no such images")
 
 
 def test_a_joined_group_takes_the_split_of_its_oldest_member(tmp_path: Path) -> None:
-    first, second, mixture = _two_images_and_one_near_both()
+    first, second, source, bits = _two_images_and_one_near_both()
     positions = [int(sha256(encoded(image))[:13], 16) / 16**13 for image in (first, second)]
     train_share = sum(positions) / 2
     shares = SplitShares(train=train_share, val=0, test=1 - train_share)
     folder = put_all(tmp_path / "f", {"x/z.png": first})
-    settings = {"shares": shares, "near_duplicate_bits": 24}
+    settings = {"shares": shares, "near_duplicate_bits": bits}
     run_ingest(folder, **settings)
     put(folder / "x" / "b.png", second)
     before = rows_by_path(run_ingest(folder, **settings)[0])
     assert before["x/z.png"]["split"] != before["x/b.png"]["split"]
-    put(folder / "x" / "a.png", mixture)
+    put(folder / "x" / "a.png", source)
     catalogue, report = run_ingest(folder, **settings)
     after = rows_by_path(catalogue)
     assert {row["duplicate_group"] for row in after.values()} == {before["x/z.png"]["id"]}
@@ -209,11 +212,11 @@ def test_a_joined_group_takes_the_split_of_its_oldest_member(tmp_path: Path) -> 
 
 
 def test_a_joined_group_stays_joined_at_the_next_ingest(tmp_path: Path) -> None:
-    first, second = pattern(1), pattern(2)
-    settings = {"near_duplicate_bits": 20, "shares": SplitShares(train=0.4, val=0.3, test=0.3)}
+    first, second, source, bits = _two_images_and_one_near_both()
+    settings = {"near_duplicate_bits": bits, "shares": SplitShares(train=0.4, val=0.3, test=0.3)}
     folder = put_all(tmp_path / "f", {"x/a.png": first, "x/b.png": second})
     assert len({row["duplicate_group"] for row in rows_by_path(run_ingest(folder, **settings)[0]).values()}) == 2
-    put(folder / "x" / "c.png", Image.blend(first, second, 0.5))
+    put(folder / "x" / "c.png", source)
     joined = rows_by_path(run_ingest(folder, **settings)[0])
     assert len({row["duplicate_group"] for row in joined.values()}) == 1
     put(folder / "y" / "unrelated.png", 11)

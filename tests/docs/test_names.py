@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 
 from deeprank.cli import app
-from deeprank.data.ingest import IngestReport
+from deeprank.data.ingest_report import IngestReport
 from deeprank.data.splits import SPLITS
 from deeprank.evaluation.evaluation import evaluate
 from deeprank.evaluation.gate import PromotionSettings, decide

@@ -58,7 +58,7 @@ def test_a_first_run_registers_one_challenger(first: dict[str, Any]) -> None:
     (version,) = first["models"]
     assert version["version"] == 1
     assert "challenger" in version["aliases"]
-    assert version["gate_state"] == "no-champion"
+    assert version["gate_state"] == ("first-champion" if "champion" in version["aliases"] else "no-champion")
     assert version["gate_reason"].startswith("no champion yet: recall@1")
 
 
@@ -146,6 +146,32 @@ def test_a_misspelled_key_ends_a_run_before_it_starts(project: ProjectCopy) -> N
 
 
 def test_a_missing_folder_ends_a_run_with_its_name(project: ProjectCopy) -> None:
+    before = project.python(COUNT_RUNS)
     result = project.run("deeprank", "run", "configs/smoke.yaml", "--set", "ingest.source=/no/such/folder", check=False)
-    assert result.returncode != 0
-    assert "/no/such/folder does not exist" in result.stdout + result.stderr
+    output = result.stdout + result.stderr
+    assert result.returncode == 1
+    assert output.count("/no/such/folder does not exist") == 1
+    assert "Traceback" not in output
+    assert project.python(COUNT_RUNS) == before
+
+
+@pytest.mark.parametrize(
+    "command", [("deeprank", "run"), ("zenml", "pipeline", "run", "pipelines.training", "-c")], ids=["deeprank", "zenml"]
+)
+def test_an_error_in_a_step_ends_a_run_in_one_message(project: ProjectCopy, tmp_path: Path, command: tuple[str, ...]) -> None:
+    images, config = tmp_path / "images" / "only class", project.folder / "one class.yaml"
+    images.mkdir(parents=True)
+    draw_image(0, 99).save(images / "1.jpg")
+    config.write_text(f"parameters:\n  ingest: {{source: {images.parent}}}\n")
+    result = project.run(*command, str(config), check=False)
+    output = result.stdout + result.stderr
+    assert result.returncode == 1
+    message, log = result.stderr.splitlines()[-2:]
+    assert message.startswith("Error: ")
+    assert output.count(message.removeprefix("Error: ")) == 1
+    assert "Traceback" not in output
+    file = Path(log.removeprefix("The traceback is in "))
+    assert file.parent == project.folder / ".deeprank" / "logs"
+    text = file.read_text()
+    assert text.startswith("Traceback (most recent call last):")
+    assert message.removeprefix("Error: ") in text

@@ -11,7 +11,6 @@ from mlflow.utils.validation import _validate_metric_name
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.data.ingest import IngestSettings, ingest
-from deeprank.errors import DataError
 from deeprank.evaluation.bundle_evaluation import class_group_metrics, embed_and_evaluate, evaluate_bundle, save_frozen_baseline
 from deeprank.evaluation.evaluation import Evaluation, evaluate
 from deeprank.models.bundle import Bundle
@@ -133,14 +132,25 @@ def test_a_test_split_without_triplets_is_evaluated(catalogue: Catalogue, bundle
     assert result.nested()["triplet_accuracy"] is None
 
 
-def test_a_test_split_of_other_classes_is_refused(catalogue: Catalogue, bundle: Bundle, tmp_path: Path) -> None:
+def test_without_an_evaluable_query_the_evaluation_is_empty(catalogue: Catalogue, bundle: Bundle, tmp_path: Path) -> None:
     first = catalogue.frame["label"].unique()[:2]
     changed = _in_splits(catalogue, lambda label, n: "train" if label not in first else "test" if n == 0 else "unused")
     triplets = sample_triplets(changed.frame, SampleSettings(), "x")
-    with pytest.raises(DataError, match="no image of the test split has another image of its class"):
-        evaluate_bundle(changed, triplets, bundle, Record(tmp_path))
-    with pytest.raises(DataError, match="no image of the test split has another image of its class"):
-        embed_and_evaluate(changed, triplets, bundle, "champion")
+    without_test = _in_splits(catalogue, lambda label, n: "train")  # noqa: ARG005
+    for images, drawn, queries in ((changed, triplets, 2), (without_test, sample_triplets(without_test.frame, SampleSettings()), 0)):
+        record = Record(tmp_path / f"record{queries}")
+        result = evaluate_bundle(images, drawn, bundle, record)
+        assert not result.metrics
+        assert not len(result.queries)
+        assert {point.name: point.value for point in record.points} == {"queries": queries}
+        assert "no image of the test split has another image of its class" in record.notes["evaluation.reason"]
+        assert not record.figures
+        assert not len(embed_and_evaluate(images, drawn, bundle, "champion").queries)
+        result.save(tmp_path / f"evaluation{queries}")
+        loaded = Evaluation.load(tmp_path / f"evaluation{queries}")
+        assert not loaded.metrics
+        assert loaded.queries.dtypes.equals(result.queries.dtypes)
+        assert pd.read_csv(tmp_path / f"evaluation{queries}" / "per_class.csv").empty
 
 
 def test_a_single_held_out_class_has_no_metrics_of_its_own(catalogue: Catalogue, bundle: Bundle, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from deeprank.evaluation.evaluation import MAIN_METRIC
+from deeprank.evaluation.evaluation import MAIN_METRIC, empty_evaluation
 from deeprank.evaluation.gate import CLASS_GROUP_COLUMNS, Decision, PromotionSettings, class_group_gains, decide, tarone_comparisons
 
 Hits = npt.NDArray[np.bool_]
@@ -68,7 +68,7 @@ def hits_with(n: int, gained: int, lost: int) -> tuple[Hits, Hits]:
 @pytest.mark.parametrize(("share", "promoted"), [(0.49, False), (0.5, True), (0.9, True)])
 def test_the_first_release_needs_the_floor(share: float, promoted: bool) -> None:
     decision = decide(query_table(np.arange(200) < 200 * share), None, np.arange(200), PromotionSettings(floor=0.5))
-    assert (decision.state, decision.promoted, decision.gain) == ("no-champion", promoted, None)
+    assert (decision.state, decision.promoted, decision.gain) == ("first-champion" if promoted else "no-champion", promoted, None)
     assert ("does not reach" in decision.reason) is not promoted
     assert f"{share:.4f}" in decision.reason
     assert "0.5000" in decision.reason
@@ -77,9 +77,11 @@ def test_the_first_release_needs_the_floor(share: float, promoted: bool) -> None
 
 def test_problems_and_unequal_queries_make_a_decision_invalid() -> None:
     hits, settings = np.ones(120, bool), PromotionSettings()
-    with_problem = decide(query_table(hits), None, np.arange(120), settings, ["3 test images are in train"])
+    with_problem = decide(query_table(hits), query_table(hits), np.arange(120), settings, ["3 test images are in train"])
     too_few = decide(query_table(hits[:99]), query_table(hits[:99]), np.arange(99), settings)
-    unanswerable = decide(query_table(np.where(np.arange(120) < 21, np.nan, 1)), None, np.arange(120), settings)
+    some_unanswerable = query_table(np.where(np.arange(120) < 21, np.nan, 1))
+    unanswerable = decide(some_unanswerable, some_unanswerable, np.arange(120), settings)
+    unloadable = decide(query_table(hits), None, np.arange(120), settings, champion_problem="the champion cannot be loaded")
     other = decide(query_table(hits), query_table(hits).assign(row=np.arange(120)), np.arange(120), settings)
     duplicates = decide(query_table(hits), query_table(hits), np.arange(120) // 2, settings)
     assert "120 test queries have an image of their class in the gallery (60 without near-duplicates), " in duplicates.reason
@@ -88,11 +90,60 @@ def test_problems_and_unequal_queries_make_a_decision_invalid() -> None:
         (with_problem, "3 test images"),
         (too_few, "99 test queries"),
         (unanswerable, "99 test queries"),
+        (unloadable, "the champion cannot be loaded"),
         (other, "110 of 120"),
     ):
         assert (decision.state, decision.promoted) == ("invalid", False)
         assert text in decision.reason
         assert not any(math.isnan(value) for value in decision.metrics().values())
+
+
+def test_a_first_release_that_cannot_be_tested_is_provisional() -> None:
+    hits, settings = np.ones(120, bool), PromotionSettings()
+    for decision, text in (
+        (decide(query_table(hits), None, np.arange(120), settings, ["3 test images are in train"]), "3 test images are in train"),
+        (decide(query_table(hits[:99]), None, np.arange(99), settings), "99 test queries"),
+        (decide(query_table(np.full(120, np.nan)), None, np.arange(120), settings), "0 test queries"),
+        (decide(empty_evaluation().queries, None, np.arange(0), settings), "0 test queries"),
+    ):
+        assert (decision.state, decision.promoted, decision.gain) == ("provisional", True, None)
+        assert decision.reason.startswith("no champion yet, and this release cannot be tested (")
+        assert text in decision.reason
+        assert not any(math.isnan(value) for value in decision.metrics().values())
+
+
+@pytest.mark.parametrize(("gained", "lost", "state"), [(0, 0, "promoted"), (41, 40, "promoted"), (40, 41, "held"), (20, 80, "held")])
+def test_a_provisional_champion_is_replaced_by_one_not_worse(gained: int, lost: int, state: str) -> None:
+    new, old = (query_table(hits) for hits in hits_with(1000, gained, lost))
+    decision = decide(new, old, np.arange(1000), PromotionSettings(max_class_group_drop=1), is_provisional=True)
+    assert (decision.state, decision.promoted) == (state, state == "promoted")
+    assert f"the champion is provisional, and the gain is {'not below' if decision.promoted else 'below'} 0" in decision.reason
+
+
+def test_a_drop_in_a_class_group_protects_a_provisional_champion() -> None:
+    new, old = draw_hits(np.random.default_rng(0), 1200, gain=0.06, drop=0.36, class_groups=20)
+    decision = decide(query_table(new, 20), query_table(old, 20), np.arange(1200), PromotionSettings(), is_provisional=True)
+    assert decision.gain is not None
+    assert decision.gain.value > 0
+    assert (decision.state, decision.promoted) == ("held", False)
+
+
+def test_a_release_that_cannot_be_tested_replaces_no_champion() -> None:
+    table = query_table(np.ones(99, bool))
+    decision = decide(table, table, np.arange(99), PromotionSettings(), is_provisional=True)
+    assert (decision.state, decision.promoted) == ("invalid", False)
+
+
+@pytest.mark.parametrize(("share", "state"), [(0.49, "held"), (0.5, "promoted")])
+def test_the_floor_decides_where_a_provisional_one_is_unusable(share: float, state: str) -> None:
+    new = query_table(np.arange(200) < 200 * share)
+    other_queries = new.assign(row=np.arange(200))
+    for champion, problem, text in ((None, "it cannot be loaded", "it cannot be loaded"), (other_queries, "", "190 of 200 in common")):
+        decision = decide(new, champion, np.arange(200), PromotionSettings(floor=0.5), (), problem, is_provisional=True)
+        assert (decision.state, decision.promoted, decision.gain) == (state, state == "promoted", None)
+        assert decision.reason.startswith("the champion is provisional and cannot be compared (")
+        assert text in decision.reason
+        assert decision.metrics()["gate.floor"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from deeprank.home import PROJECT
 from deeprank.settings import read_yaml
 from pipelines.refreshing import refreshing
 from pipelines.retraining import retraining
-from pipelines.strict import check_config, without_extends
+from pipelines.strict import check_config, check_source, without_extends
 from pipelines.training import training
 
 # Configs of another pipeline than training.
@@ -185,3 +185,29 @@ def test_zenml_reads_a_config_without_extends(tmp_path: Path) -> None:
     resolved = without_extends(config)
     assert resolved.name == "config.yaml"
     assert read_yaml(resolved) == {"parameters": {"train": {"epochs": 3, "seed": 1}}, "enable_cache": False}
+
+
+def test_a_missing_folder_is_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DEEPRANK_DATA", raising=False)
+    missing, file = tmp_path / "missing", write(tmp_path / "image.jpg", "")
+    for source, problem in ((missing, "does not exist"), (file, "is a file")):
+        base = write(tmp_path / "base.yaml", f"parameters: {{ingest: {{source: {source}}}}}\n")
+        config = write(tmp_path / "config.yaml", "extends: base.yaml\n")
+        for path in (base, config):
+            with pytest.raises(ConfigError) as error:
+                check_source(path)
+            assert str(error.value) == f"{path}: {source} {problem}; ingest.source must be a folder of <class>/<image>"
+
+
+def test_the_folder_of_the_environment_variable_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPRANK_DATA", str(tmp_path / "missing"))
+    with pytest.raises(ConfigError, match="missing does not exist; the environment variable DEEPRANK_DATA must be a folder"):
+        check_source(write(tmp_path / "config.yaml", ""))
+    check_source(write(tmp_path / "config.yaml", "parameters: {ingest: {source: synthetic}}\n"))
+    monkeypatch.setenv("DEEPRANK_DATA", str(tmp_path))
+    check_source(write(tmp_path / "config.yaml", "parameters:\n"))
+
+
+def test_a_folder_that_is_not_read_may_be_missing(tmp_path: Path) -> None:
+    check_source(write(tmp_path / "config.yaml", f"parameters: {{ingest: {{source: {tmp_path}}}}}\n"))
+    check_source(write(tmp_path / "config.yaml", f"parameters: {{ingest: {{source: {tmp_path / 'missing'}, version: 1}}}}\n"))

@@ -8,13 +8,15 @@ import pytest
 from deeprank.checksums import write_manifest
 from deeprank.data.catalogue import Catalogue
 from deeprank.evaluation.bundle_evaluation import embed_and_evaluate
-from deeprank.evaluation.gate import PromotionSettings
+from deeprank.evaluation.evaluation import empty_evaluation
+from deeprank.evaluation.gate import Decision, PromotionSettings, decide
 from deeprank.models.bundle import Bundle
+from deeprank.registry.champion import is_provisional_champion
 from deeprank.registry.gate import evaluate_gate
 from deeprank.registry.register import RegisterSettings
 from deeprank.registry.releases import fetch_release, find_version
 from deeprank.reporting import Record
-from deeprank.triplets.sampling import Triplets
+from deeprank.triplets.sampling import SampleSettings, Triplets, sample_triplets
 from tests.conftest import save_untrained
 from tests.registry_fixtures import NAME, Store, gate_decision, register_release
 
@@ -27,8 +29,8 @@ def test_first_release_is_compared_with_the_floor_only(
     evaluation = embed_and_evaluate(catalogue, triplets, bundle, "model")
     record = Record(tmp_path)
     decision = evaluate_gate(catalogue, triplets, evaluation, RegisterSettings(name="nobody", promotion=LENIENT), record)
-    assert (decision.state, decision.promoted) == ("no-champion", True)
-    assert (record.notes["gate.state"], record.notes["gate.champion_before"]) == ("no-champion", "none")
+    assert (decision.state, decision.promoted) == ("first-champion", True)
+    assert (record.notes["gate.state"], record.notes["gate.champion_before"]) == ("first-champion", "none")
     assert not record.figures
 
 
@@ -71,3 +73,36 @@ def test_champion_of_an_older_format_is_named_as_such(
     assert (decision.state, decision.promoted) == ("invalid", False)
     assert "version 1 of ancient was made by an older version of deeprank: config.json has format 1, this version reads" in decision.reason
     assert "`deeprank promote VERSION --force`" in decision.reason
+
+
+def test_a_provisional_champion_is_replaced_by_an_equal_model(
+    store: Store, catalogue: Catalogue, triplets: Triplets, bundle: Bundle, tmp_path: Path
+) -> None:
+    provisional = decide(empty_evaluation().queries, None, [], PromotionSettings())
+    refreshed = Decision("refreshed", True, "its index")
+    for name, decisions in (("early", [provisional]), ("early-refreshed", [provisional, refreshed, refreshed])):
+        for decision in decisions:
+            register_release(store, name, decision, catalogue)
+        assert is_provisional_champion(name)
+        evaluation = embed_and_evaluate(catalogue, triplets, bundle, "model")
+        record = Record(tmp_path / name)
+        decision = evaluate_gate(catalogue, triplets, evaluation, RegisterSettings(name=name, promotion=LENIENT), record)
+        assert (decision.state, decision.promoted) == ("promoted", True)
+        assert "the champion is provisional, and the gain is not below 0" in record.notes["gate.reason"]
+        register_release(store, name, decision, catalogue)
+        assert not is_provisional_champion(name)
+        assert evaluate_gate(catalogue, triplets, evaluation, RegisterSettings(name=name, promotion=LENIENT), record).state == "held"
+    assert not is_provisional_champion("nobody")
+
+
+def test_a_release_without_queries_leaves_the_champion(
+    store: Store, catalogue: Catalogue, triplets: Triplets, bundle: Bundle, tmp_path: Path
+) -> None:
+    without_test = Catalogue(catalogue.uri, catalogue.version)
+    without_test.__dict__["frame"] = catalogue.frame.assign(split="train")
+    record, settings = Record(tmp_path / "record"), RegisterSettings(name=NAME, promotion=LENIENT)
+    drawn = sample_triplets(without_test.frame, SampleSettings())
+    decision = evaluate_gate(without_test, drawn, empty_evaluation(), settings, record)
+    assert (decision.state, decision.promoted) == ("invalid", False)
+    assert "0 test queries" in decision.reason
+    assert not record.figures

@@ -10,8 +10,11 @@ import pytest
 from deeprank.data.catalogue import Catalogue
 from deeprank.data.ingest import IngestSettings, SplitShares, ingest
 from deeprank.errors import ModelError
+from deeprank.evaluation.evaluation import empty_evaluation
+from deeprank.evaluation.gate import PromotionSettings, decide
 from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_table import catalogue_embeddings
+from deeprank.registry.champion import is_provisional_champion
 from deeprank.registry.champion_drift import measure_champion_drift
 from deeprank.registry.refresh import refresh_champion
 from deeprank.registry.releases import fetch_release, find_version, open_version
@@ -61,3 +64,20 @@ def test_refresh_indexes_new_images_and_drift_keeps_them_new(store: Store, bundl
     assert (fetch_release(champion) / "gate" / "model_card.md").read_text() == f"{champion.tags['gate.reason']}.\n\ncard"
     assert metrics[0]["drift.new_images"] == len(current.frame) - len(previous.frame) == len(late)
     assert metrics[1] == pytest.approx(metrics[0], nan_ok=True)
+
+
+def test_a_refreshed_champion_stays_provisional(store: Store, bundle: Bundle, synthetic_folder: Path, tmp_path: Path) -> None:
+    images = shutil.copytree(synthetic_folder, tmp_path / "images")
+    late = sorted(images.rglob("*.*"))[0]
+    late.unlink()
+    previous = _ingest(images, tmp_path)
+    shutil.copy(synthetic_folder / late.relative_to(images), late)
+    embeddings = catalogue_embeddings(bundle, previous, np.arange(len(previous.frame)))
+    triplets = sample_triplets(previous.frame, SampleSettings(), previous.fingerprint)
+    folder = make_release(tmp_path / "release", previous, bundle, embeddings, triplets, 0.6)
+    register_release(store, "provisional", decide(empty_evaluation().queries, None, [], PromotionSettings()), previous, folder)
+    with mlflow.start_run(experiment_id=store.experiment):
+        refreshed = refresh_champion("provisional", _ingest(images, tmp_path), Record(tmp_path / "record"))
+    assert refreshed is not None
+    assert "; the champion stays provisional until a release can be tested" in refreshed.decision.reason
+    assert is_provisional_champion("provisional")

@@ -1,19 +1,23 @@
 """A release is registered as one model version with its facts, and becomes champion if the gate promotes it."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
 import lance
 import mlflow
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from deeprank.checksums import hash_file
 from deeprank.data.catalogue import Catalogue
+from deeprank.evaluation.evaluation import empty_evaluation
+from deeprank.evaluation.gate import PromotionSettings, decide
 from deeprank.models.bundle import Bundle
 from deeprank.registry.register import MAX_DESCRIPTION_CHARS, RegisterSettings, _shorten_card, register
-from deeprank.registry.releases import fetch_release, find_version
+from deeprank.registry.releases import fetch_release, find_version, list_versions
 from tests.registry_fixtures import NAME, Store, gate_decision, register_release
 
 
@@ -22,7 +26,7 @@ def test_each_release_is_the_next_version(store: Store) -> None:
 
 
 def test_promoted_releases_become_champion(store: Store) -> None:
-    assert [release.decision.state for release in store.registered] == ["no-champion", "held", "promoted"]
+    assert [release.decision.state for release in store.registered] == ["first-champion", "held", "promoted"]
     assert [release.aliases for release in store.registered] == [("challenger", "champion"), ("challenger",), ("challenger", "champion")]
 
 
@@ -33,9 +37,20 @@ def test_first_release_below_the_floor_is_not_champion(store: Store, catalogue: 
     assert find_version("too-weak", "challenger") is not None
 
 
+def test_a_release_without_metrics_becomes_provisional_champion(store: Store, catalogue: Catalogue, tmp_path: Path) -> None:
+    folder = shutil.copytree(store.folders[0], tmp_path / "release", ignore=shutil.ignore_patterns("evaluation"))
+    empty_evaluation().save(folder / "evaluation")
+    decision = decide(empty_evaluation().queries, None, [], PromotionSettings())
+    assert register_release(store, "untested", decision, catalogue, folder).aliases == ("challenger", "champion")
+    (row,) = list_versions("untested")
+    assert (row.gate_state, row.aliases) == ("provisional", "challenger, champion")
+    assert row.gate_reason.startswith("no champion yet, and this release cannot be tested (0 test queries")
+    assert np.isnan(row.recall_at_1)
+
+
 def test_version_has_the_decision_as_tags_and_file(store: Store, catalogue: Catalogue) -> None:
     versions = [find_version(NAME, str(number)) for number in (1, 2, 3)]
-    assert [version.tags["gate.state"] for version in versions] == ["no-champion", "held", "promoted"]
+    assert [version.tags["gate.state"] for version in versions] == ["first-champion", "held", "promoted"]
     assert [version.tags["gate.reason"] for version in versions] == [release.decision.reason for release in store.registered]
     assert {version.tags["catalogue.fingerprint"] for version in versions} == {catalogue.fingerprint}
     assert [version.tags["fine.recall_at_1"] for version in versions] == ["0.6000", "0.5500", "0.7000"]

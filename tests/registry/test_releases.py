@@ -138,7 +138,7 @@ def test_versions_are_listed_newest_first(store: Store) -> None:
     assert {row.catalogue_version for row in versions} == {"1"}
     assert [row.run_id for row in versions] == store.run_ids[::-1]
     assert [row.gate_reason for row in versions] == [release.decision.reason for release in store.registered[::-1]]
-    assert [row.gate_state for row in versions] == ["promoted", "held", "no-champion"]
+    assert [row.gate_state for row in versions] == ["promoted", "held", "first-champion"]
     assert list_versions("nobody") == []
 
 

@@ -125,7 +125,7 @@ def test_labels_paths_and_reasons_are_escaped(text: str) -> None:
     assert text.count("&lt;script&gt;alert(&#34;1 &amp; 2&#34;)&lt;/script&gt;&#39;s") >= 5
 
 
-@pytest.mark.parametrize("state", ["promoted", "held"])
+@pytest.mark.parametrize("state", ["promoted", "held", "first-champion", "provisional"])
 def test_the_decision_and_its_reason_are_at_the_top(state: str, tmp_path: Path) -> None:
     record = Record(tmp_path)
     record.note("gate.state", state)
@@ -133,7 +133,7 @@ def test_the_decision_and_its_reason_are_at_the_top(state: str, tmp_path: Path) 
     write_report(tmp_path / "r.html", "t", [("register", record)])
     top = (tmp_path / "r.html").read_text().partition("<nav")[0]
     assert f'class="decision {state}"' in top
-    assert state.capitalize() in top
+    assert state.replace("-", " ").capitalize() in top
     assert "<p>Because of this.</p>" in top
 
 
@@ -156,3 +156,12 @@ def test_every_figure_that_is_reported_has_a_caption(text: str) -> None:
     names = {name for source in sources for name in re.findall(r"""\.figure\(\s*"(\w+)",""", source)}
     assert {"images", "curves", "confusion", "gained_and_lost"} <= names
     assert names <= set(CAPTIONS)
+
+
+def test_a_missing_evaluation_is_explained(tmp_path: Path) -> None:
+    record = Record(tmp_path / "evaluate")
+    record.metric("queries", 0)
+    record.note("evaluation.reason", "no image of the test split has another image of its class")
+    write_report(tmp_path / "report.html", "model", [("evaluate", record)])
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "This run has no evaluation: no image of the test split has another image of its class.</p>" in text

@@ -35,11 +35,14 @@ def test_a_card_has_data_metrics_decision_and_reproduction(records: list[tuple[s
 
 def test_a_card_names_other_weights_and_a_missing_evaluation(tmp_path: Path) -> None:
     record = Record(tmp_path)
-    record.note("gate.state", "no-champion")
+    record.note("gate.state", "first-champion")
     record.note("gate.reason", "no champion yet: recall@1 reaches the floor")
     card = model_card("m", [record], {"train.model.weights": "file:own.pth"}, 10, 2)
     assert "Apache" not in card
     assert "file:own.pth" in card
     assert "The model was not evaluated." in card
-    assert "**no champion**: no champion yet: recall@1 reaches the floor." in card
+    assert "**first champion**: no champion yet: recall@1 reaches the floor." in card
+    record.note("evaluation.reason", "no image of the test split has another image of its class")
+    explained = model_card("m", [record], {}, 10, 2)
+    assert "The model was not evaluated: no image of the test split has another image of its class." in explained
     assert "There is no promotion decision about this model." in model_card("m", [], {}, 10, 2)
