@@ -15,9 +15,8 @@ from deeprank.reporting import track
 Pixels = npt.NDArray[np.float32]
 Keypoints = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
-# Share of agreeing blocks from which a pair is a copy. Measured on grocery, clothing and synthetic images: planted copies (JPEG quality
-# 50 to 95, half to 1.5 times the size, crops up to 10 %, brightness ± 20 %) have 0.92 or more at the fifth percentile; 99.9 % of random
-# pairs of one class have 0.71 or less.
+# Share of agreeing blocks from which a pair is a copy. Chosen on grocery, clothing and synthetic images; the measurements, and what is
+# not measured, are in docs/results.md.
 MIN_COPY_SIMILARITY = 0.85
 SIDE = 256
 NUM_KEYPOINTS = 600
@@ -39,7 +38,8 @@ MIN_UNCLIPPED = 0.8
 # Blocks with detail that a confirmation needs; with fewer, only an almost equal image is a copy.
 MIN_DETAILED_BLOCKS = 10
 MAX_FLAT_DIFFERENCE = 1.0
-CACHED_IMAGES = 4096
+# An image takes about 1.5 MB.
+CACHED_IMAGES = 256
 
 
 @dataclass(frozen=True)
