@@ -1,7 +1,7 @@
 """Confirm near-duplicates of an ingest by their pixels: those of new images lie in the spool, those of older ones in the catalogue."""
 
 from collections.abc import Sequence
-from threading import Lock
+from mmap import ACCESS_READ, mmap
 from typing import IO
 
 import numpy as np
@@ -27,34 +27,24 @@ def confirm_by_pixels(uri: str, events: pd.DataFrame, read: pd.DataFrame, spool:
 
     """
     stored = events[events["image_row"] >= 0].drop_duplicates("id").set_index("id")["image_row"]
+    catalogue = Catalogue(uri, open_table(uri).version) if len(stored) else None
     spooled = {key: row for row, key in reversed(list(enumerate(read["id"])))}
-    lock = Lock()
-
-    def read_jpeg(key: str) -> bytes:
-        # Neither the spool nor the table is read by two threads at once.
-        with lock:
-            if key in stored.index:
-                return Catalogue(uri, open_table(uri).version).read_event_jpegs(EventRows(np.array([stored[key]])))[0]
-            return _spooled_jpeg(spool, spooled[key])
 
     def confirm(pairs: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
         ids, numbers = np.unique(pairs, return_inverse=True)
+        spool.flush()
+        # Mapped into memory, an image is read without the others of its batch.
+        jpegs = pa.ipc.open_file(pa.py_buffer(mmap(spool.fileno(), 0, access=ACCESS_READ))).read_all().column("image")
 
         def read_jpegs(requested: Sequence[int]) -> list[bytes]:
             return [read_jpeg(str(ids[number])) for number in requested]
+
+        def read_jpeg(key: str) -> bytes:
+            if catalogue and key in stored.index:
+                return catalogue.read_event_jpegs(EventRows(np.array([stored[key]])))[0]
+            return jpegs[spooled[key]].as_py()
 
         text = f"comparing {len(pairs):,} pairs of similar images" if progress else None
         return np.asarray(confirm_copies(numbers.reshape(pairs.shape).astype(np.int64), read_jpegs, text) >= MIN_COPY_SIMILARITY)
 
     return confirm
-
-
-def _spooled_jpeg(spool: IO[bytes], row: int) -> bytes:
-    batches = pa.ipc.open_file(spool)
-    for number in range(batches.num_record_batches):
-        batch = batches.get_batch(number)
-        if row < len(batch):
-            jpeg: bytes = batch.column("image")[row].as_py()
-            return jpeg
-        row -= len(batch)
-    raise IndexError(row)

@@ -4,10 +4,11 @@ import hashlib
 import io
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 
 import imagehash
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from deeprank.errors import DataError
 
@@ -27,11 +28,12 @@ HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 NEAR_WHITE = 208
 LIGHT_DRAWING_BACKGROUND = (96, 96, 96, 255)
 MAX_SAMPLE_SIDE = 512
+UNUSABLE_PROFILE = "color profile that is damaged or of another color space: the colors are not converted"
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A decoded image in its stored form: RGB, upright, short side at most 256 pixels.
+    """A decoded image in its stored form: sRGB, upright, short side at most 256 pixels.
 
     Attributes:
         jpeg: the stored form as a baseline JPEG.
@@ -91,7 +93,7 @@ def to_stored_jpeg(data: bytes) -> bytes:
 
 def _convert(data: bytes) -> tuple[Image.Image, bytes, list[str]]:
     """Return the stored form as pixels and as JPEG, and the conversions made."""
-    image, conversions = _decode(data)
+    image, profile, conversions = _decode(data)
     scale = MAX_SHORT_SIDE / min(image.size)
     if scale < 1:
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC, reducing_gap=2.0)
@@ -99,14 +101,16 @@ def _convert(data: bytes) -> tuple[Image.Image, bytes, list[str]]:
         raise DataError(
             f"the image would be stored as {image.width} x {image.height} pixels, but a JPEG has at most {MAX_LONG_SIDE} a side"
         )
+    # A color profile is applied to the few pixels of the stored form.
+    image = _to_srgb(image, profile, conversions)
     buffer = io.BytesIO()
     image.info.clear()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return image, buffer.getvalue(), conversions
 
 
-def _decode(data: bytes) -> tuple[Image.Image, list[str]]:
-    """Return the upright RGB image, at least twice the stored size where the file allows it, and the conversions made."""
+def _decode(data: bytes) -> tuple[Image.Image, bytes | None, list[str]]:
+    """Return the upright image, at least twice the stored size where the file allows it, its color profile, and the conversions made."""
     if not data:
         raise DataError("the file is empty")
     conversions: list[str] = []
@@ -131,7 +135,7 @@ def _decode(data: bytes) -> tuple[Image.Image, list[str]]:
         raise DataError(f"the image has {image.width} x {image.height} pixels; its short side needs at least {MIN_SHORT_SIDE}")
     if getattr(image, "is_animated", False):
         conversions.append("animated image: only the first frame is used")
-    return _to_rgb(_to_upright(image, conversions), conversions), conversions
+    return _to_8_bit(_to_upright(image, conversions), conversions), image.info.get("icc_profile"), conversions
 
 
 def _to_upright(image: Image.Image, conversions: list[str]) -> Image.Image:
@@ -147,8 +151,8 @@ def _to_upright(image: Image.Image, conversions: list[str]) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image, conversions: list[str]) -> Image.Image:
-    """Return the image as 8-bit RGB."""
+def _to_8_bit(image: Image.Image, conversions: list[str]) -> Image.Image:
+    """Return the image as 8-bit RGB, grayscale or CMYK without transparency."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
@@ -166,7 +170,28 @@ def _to_rgb(image: Image.Image, conversions: list[str]) -> Image.Image:
         conversions.append(f"transparent pixels blended with {'gray, because the visible pixels are nearly white' if light else 'white'}")
     elif image.mode in ("CMYK", "YCCK"):
         conversions.append(f"converted from {image.mode} to RGB")
-    return image.convert("RGB")
+    return image if image.mode in ("L", "CMYK") else image.convert("RGB")
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None, conversions: list[str]) -> Image.Image:
+    """Return the image as RGB with the colors of sRGB; an image without an ICC profile has them already."""
+    if not profile:
+        return image.convert("RGB")
+    # Programs keep the RGB profile of an image that they convert to grayscale.
+    if image.mode == "L" and profile[16:20] == b"RGB ":
+        image = image.convert("RGB")
+    try:
+        return _srgb_transform(profile, image.mode).apply(image)
+    except (OSError, ValueError):
+        conversions.append(UNUSABLE_PROFILE)
+        return image.convert("RGB")
+
+
+@lru_cache(maxsize=16)
+def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform:
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    return ImageCms.ImageCmsTransform(source, target, mode, "RGB")
 
 
 def _is_light_drawing(layer: Image.Image) -> bool:

@@ -31,7 +31,7 @@ class IngestReport:
         split_changes: number of images that left each split because their duplicate group was joined to an older one.
         messages: one line about each kind of file, class or group that needs attention, with at most MAX_EXAMPLES examples.
         num_skipped: files and folders that are not listed, each folder counted once.
-        num_label_conflicts: images whose file is in more than one class.
+        num_label_conflicts: near-duplicate groups in more than one class, files with the same bytes included.
         details: path, status and reason of every file that is not an ordinary image, and of every file and folder that was skipped.
 
     """
@@ -98,19 +98,33 @@ def report_ingest(
     )  # fmt: skip
 
 
-def _label_conflicts(state: pd.DataFrame) -> list[list[str]]:
-    """Return the paths of each image whose file is in more than one class."""
-    usable = state[state["status"].isin(USABLE)]
-    repeated = usable[usable["id"].duplicated(keep=False)]
-    conflicting = repeated[repeated.groupby("id")["label"].transform("nunique") > 1]
-    return [group["path"].tolist() for _, group in conflicting.groupby("id", sort=False)]
+def _label_conflicts(state: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the rows of each near-duplicate group in more than one class: the first row of each image and class."""
+    usable = state[state["status"].isin(USABLE)].drop_duplicates(["duplicate_group", "id", "label"])
+    conflicting = usable[usable.groupby("duplicate_group")["label"].transform("nunique") > 1]
+    return [group for _, group in conflicting.groupby("duplicate_group", sort=False)]
 
 
-def _conflict_messages(conflicts: list[list[str]]) -> list[str]:
-    if not conflicts:
-        return []
-    pairs = [" = ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "") for paths in conflicts]
-    return [f"{_count(len(pairs), 'image')} in more than one class; only one class keeps it: {_examples(pairs)}"]
+def _conflict_messages(conflicts: list[pd.DataFrame]) -> list[str]:
+    """Return a line for files with the same bytes, of which one class keeps the image, and one for near-duplicates."""
+    exact = [group for group in conflicts if group["id"].nunique() == 1]
+    near = [group for group in conflicts if group["id"].nunique() > 1]
+    messages = []
+    if exact:
+        pairs = [_paths_by_class(group, " = ") for group in exact]
+        messages.append(f"{_count(len(pairs), 'image')} in more than one class; only one class keeps it: {_examples(pairs)}")
+    if near:
+        pairs = [_paths_by_class(group, " ~ ") for group in near]
+        messages.append(
+            f"{_count(len(pairs), 'near-duplicate group')} in more than one class; each class keeps its images: {_examples(pairs)}"
+        )
+    return messages
+
+
+def _paths_by_class(group: pd.DataFrame, sign: str) -> str:
+    """Return the first path of each class, of three classes at most."""
+    paths = group.drop_duplicates("label")["path"].tolist()
+    return sign.join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
 def _skipped_messages(skipped: Mapping[str, str]) -> list[str]:

@@ -23,7 +23,11 @@ ConfirmPairs = Callable[[npt.NDArray[np.object_]], npt.NDArray[np.bool_]]
 
 
 def near_duplicate_pairs(
-    phashes: npt.NDArray[np.uint64], queries: npt.NDArray[np.int64], bits: int, max_per_query: int = MAX_CANDIDATES
+    phashes: npt.NDArray[np.uint64],
+    queries: npt.NDArray[np.int64],
+    bits: int,
+    max_per_query: int = MAX_CANDIDATES,
+    splits: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int64]:
     """Return (m, 2) index pairs whose 64-bit perceptual hashes differ in at most `bits` bits: candidates for a comparison of pixels.
 
@@ -33,6 +37,7 @@ def near_duplicate_pairs(
         bits: Hamming distance, 0 to 64.
         max_per_query: number of pairs of a query at most, the smallest distances first. Images of one layout have similar hashes: all
             pairs of a set of thousands could not be compared.
+        splits: (n,) number of the split of each image; a pair has its second image in a split of a lower number. None for all pairs.
 
     Source: Norouzi, Punjani and Fleet 2012 (multi-index hashing): two hashes within `bits` have a quarter within bits / 4.
 
@@ -47,6 +52,9 @@ def near_duplicate_pairs(
     limits, distances, neighbors = index.range_search(codes[queries], bits + 1)
     query = np.repeat(np.arange(len(queries)), np.diff(limits).astype(np.int64))
     other = queries[query] != neighbors
+    # Before the limit, so that images of the same split do not displace a copy in another one.
+    if splits is not None:
+        other &= splits[neighbors] < splits[queries[query]]
     query, distances, neighbors = query[other], distances[other], neighbors[other].astype(np.int64)
     order = np.lexsort((neighbors, distances, query))
     rank = np.arange(len(order)) - np.searchsorted(query[order], query[order])

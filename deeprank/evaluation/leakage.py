@@ -141,7 +141,8 @@ def _candidate_pairs(catalogue: Catalogue) -> npt.NDArray[np.int64]:
     """Return (m, 2) candidate pairs: a row of the later split, a row of the earlier split."""
     frame = catalogue.frame
     split_number = frame["split"].map({split: number for number, split in enumerate(SPLITS)}).to_numpy()
-    pairs = [near_duplicate_pairs(frame["phash"].to_numpy(np.uint64), np.flatnonzero(split_number > 0), MAX_PHASH_BITS)]
+    phashes, later_rows = frame["phash"].to_numpy(np.uint64), np.flatnonzero(split_number > 0)
+    pairs = [near_duplicate_pairs(phashes, later_rows, MAX_PHASH_BITS, splits=split_number)]
     # A frozen model: a trained model brings all images of a product together, not only copies.
     model = EmbeddingModel(ModelSettings(embedding_dim=0))
     embeddings = embed_catalogue(
@@ -156,8 +157,7 @@ def _candidate_pairs(catalogue: Catalogue) -> npt.NDArray[np.int64]:
         cosine, neighbors = index.search(embeddings[queries], min(NUM_NEIGHBORS, len(gallery)))
         query, rank = np.nonzero(cosine >= MIN_COSINE)
         pairs.append(np.stack([queries[query], gallery[neighbors[query, rank]]], axis=1))
-    all_pairs = np.concatenate(pairs)
-    return np.unique(all_pairs[split_number[all_pairs[:, 0]] > split_number[all_pairs[:, 1]]], axis=0)
+    return np.unique(np.concatenate(pairs), axis=0)
 
 
 def _exact_pairs(catalogue: Catalogue) -> pd.DataFrame:

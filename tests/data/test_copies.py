@@ -1,11 +1,13 @@
 """Copies are confirmed by place, color and detail; different things of one layout are not copies."""
 
 from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from benchmarks.same_layout import SETS, draw_same_layout
 from deeprank.data.copies import MIN_COPY_SIMILARITY, confirm_copies, copy_similarity, image_details
 from deeprank.data.images import to_stored_jpeg
 from deeprank.data.synthetic import draw_image
@@ -43,28 +45,22 @@ def test_another_image_of_the_same_product_is_not_a_copy(product: int) -> None:
     assert max(_similarity(draw_image(product, 0), draw_image(product, other)) for other in (1, 2, 3)) < MIN_COPY_SIMILARITY
 
 
-def _bottle(word: str, color: str) -> Image.Image:
-    """The same bottle on white, with another label."""
-    image = Image.new("RGB", (300, 400), "white")
-    draw = ImageDraw.Draw(image)
-    draw.rounded_rectangle((100, 90, 200, 380), 20, fill="#d8e4e0", outline="black", width=3)
-    draw.rectangle((125, 30, 175, 92), fill="#403830")
-    draw.rectangle((103, 180, 197, 310), fill=color)
-    draw.text((120, 230), word, fill="white", font_size=26)
-    for line in range(6):
-        draw.line((110, 260 + 7 * line, 190, 260 + 7 * line), fill="white", width=2)
-    return image
+@pytest.mark.parametrize("name", SETS)
+def test_things_of_one_layout_are_not_copies(name: str) -> None:
+    images = [draw_same_layout(name, sort, 0) for sort in range(4)]
+    assert max(_similarity(first, second) for first, second in combinations(images, 2)) < MIN_COPY_SIMILARITY
 
 
-def test_things_of_one_layout_are_not_copies() -> None:
-    chili, herb, mint = _bottle("CHILI", "#b42020"), _bottle("HERB", "#208c28"), _bottle("MINT", "#2832b4")
-    assert max(_similarity(chili, herb), _similarity(chili, mint), _similarity(herb, mint)) < MIN_COPY_SIMILARITY
-    assert _similarity(chili, _crop(chili)) >= MIN_COPY_SIMILARITY
+@pytest.mark.parametrize("name", SETS.keys() - {"swatch"})
+def test_a_copy_of_a_thing_on_white_is_a_copy(name: str) -> None:
+    image = draw_same_layout(name, 0, 0)
+    assert _similarity(image, _crop(image)) >= MIN_COPY_SIMILARITY
 
 
 def test_flat_images_are_copies_only_if_they_are_equal() -> None:
     red, green, other_red = (Image.new("RGB", (120, 90), color) for color in ("#c81e1e", "#1eb428", "#c02626"))
     assert _similarity(red, red) == 1
+    assert _similarity(red, red.resize((240, 180))) == 1
     assert _similarity(red, green) == _similarity(red, other_red) == 0
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from deeprank.data.synthetic import draw_image
 from tests.data.conftest import run_ingest
 from tests.drawing import encoded, pattern, put, put_all
 
@@ -28,6 +29,20 @@ def test_a_file_in_two_classes_is_a_conflict(folder: Path) -> None:
     _, report = run_ingest(folder)
     assert (report.num_label_conflicts, report.metrics()["label_conflicts"]) == (1, 1)
     assert report.messages[0] == "1 image in more than one class; only one class keeps it: x/0.png = y/same.png"
+
+
+def test_a_resaved_copy_in_another_class_is_a_conflict(folder: Path) -> None:
+    image = draw_image(3, 0)
+    put_all(folder, {"x/a.jpg": encoded(image, "JPEG", quality=90), "x/b.jpg": encoded(image, "JPEG", quality=85)})
+    put(folder / "y" / "resaved.jpg", encoded(image, "JPEG", quality=75))
+    put(folder / "y" / "same.png", (folder / "x" / "0.png").read_bytes())
+    catalogue, report = run_ingest(folder)
+    assert set(catalogue.frame["path"]) >= {"x/a.jpg", "x/b.jpg", "y/resaved.jpg"}
+    assert report.metrics()["label_conflicts"] == 2
+    assert report.messages[:2] == [
+        "1 image in more than one class; only one class keeps it: x/0.png = y/same.png",
+        "1 near-duplicate group in more than one class; each class keeps its images: x/a.jpg ~ y/resaved.jpg",
+    ]
 
 
 def test_names_that_differ_in_case_or_spaces_are_reported(tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ def test_without_queries_there_are_no_pairs() -> None:
     assert near_duplicate_pairs(_hashes(4, 0), np.empty(0, dtype=np.int64), 64).shape == (0, 2)
 
 
+def test_images_of_one_split_do_not_displace_a_copy() -> None:
+    # 40 images of split 2 have the same hash, and the copy in split 0 has one that differs in two bits.
+    hashes, splits = np.array([3] + [0] * 40, dtype=np.uint64), np.array([0] + [2] * 40)
+    queries = np.arange(1, 41)
+    assert not (near_duplicate_pairs(hashes, queries, 4) == 0).any()
+    assert near_duplicate_pairs(hashes, queries, 4, splits=splits).tolist() == [[query, 0] for query in queries]
+
+
 def _groups_by_spreading(count: int, pairs: list[list[int]]) -> list[int]:
     """Return the oldest member of each image's group, by spreading the lower number along every pair until nothing changes."""
     group = list(range(count))
