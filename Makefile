@@ -4,6 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DATA ?=
 IMAGE ?= deeprank
+# The name as it was given, quoted for the shell: it may have spaces, quotes and dollar signs. Without DATA, DEEPRANK_DATA counts.
+SET_DATA = $(if $(value DATA),DEEPRANK_DATA='$(subst ','\'',$(value DATA))' )
 BASE_IMAGE ?=
 IMAGE_ARGS ?=
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -26,7 +28,7 @@ setup: $(STAMP) ## Create virtual environment, state folder and ZenML stack
 	$(BIN)/python -m pipelines.setup
 
 demo: setup ## Train, evaluate and register a model on example images; DATA=folder for your own
-	DEEPRANK_DATA='$(DATA)' $(BIN)/zenml pipeline run pipelines.training -c configs/demo.yaml
+	$(SET_DATA)$(BIN)/zenml pipeline run pipelines.training -c configs/demo.yaml
 	@$(BIN)/deeprank summary
 
 lint: $(STAMP) ## Check format, style, types and imports

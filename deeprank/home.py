@@ -1,16 +1,60 @@
 """The state folder: the project writes nowhere else, and without it everything starts anew."""
 
 import os
+import shlex
 import site
 from pathlib import Path
 
+from deeprank.errors import ConfigError
+
 PROJECT = Path(__file__).resolve().parent.parent
+# Holds the path that the state folder had at its setup: its databases have absolute paths below it.
+LOCATION = "location.txt"
 
 
 def home() -> Path:
-    """Return the state folder: `DEEPRANK_HOME`, or `.deeprank` in the checkout, or else `.deeprank` in the working directory."""
+    """Return the state folder: `DEEPRANK_HOME`, or `.deeprank` in the checkout, or else `.deeprank` in the working directory.
+
+    A folder that was moved, with a link to it at its old place, keeps its old path.
+    """
     base = PROJECT if (PROJECT / "pyproject.toml").exists() else Path.cwd()
-    return Path(os.environ.get("DEEPRANK_HOME") or base / ".deeprank").resolve()
+    folder = Path(os.environ.get("DEEPRANK_HOME") or base / ".deeprank").resolve()
+    location = _location(folder)
+    return location if location.resolve() == folder else folder
+
+
+def _location(folder: Path) -> Path:
+    """Return the path that a state folder had at its setup."""
+    file = folder / LOCATION
+    return Path(os.fsdecode(file.read_bytes())) if file.is_file() else folder
+
+
+def record_location() -> None:
+    """Write the path of a new state folder into it."""
+    file = home() / LOCATION
+    if not file.exists():
+        file.write_bytes(os.fsencode(home()))
+
+
+def is_in_place() -> bool:
+    """Return whether the state folder is where it was set up."""
+    return _location(home()) == home()
+
+
+def require_in_place() -> None:
+    """Refuse a state folder that was moved or copied: its databases name files at the old place.
+
+    Raises:
+        ConfigError: says how to use it.
+
+    """
+    state, old = home(), _location(home())
+    if state != old:
+        remedy = f"use {old}" if old.exists() else f"move it back, or link it: `ln -s {shlex.quote(str(state))} {shlex.quote(str(old))}`"
+        raise ConfigError(
+            f"the state folder {state} was at {old}, where its databases look for its files: {remedy}; "
+            "a new folder in DEEPRANK_HOME is a clean start"
+        )
 
 
 def default_tracking_uri() -> str:
@@ -38,6 +82,9 @@ def activate() -> None:
     if (PROJECT / "pyproject.toml").exists():
         # The state folder holds ZenML's repository marker; sources and cache dependencies are relative to the project.
         defaults |= {"ZENML_REPOSITORY_PATH": str(state), "ZENML_CUSTOM_SOURCE_ROOT": str(PROJECT)}
+    if not is_in_place():
+        # ZenML's configuration has the old path of its database, and ZenML would create that again before anything is refused.
+        defaults["ZENML_STORE_URL"] = f"sqlite:///{zenml / 'local_stores' / 'default_zen_store' / 'zenml.db'}"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
 

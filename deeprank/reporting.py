@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from rich import progress
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,10 @@ ATTACHED = "attached"
 
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
     """Show a progress bar while iterating, on standard error: standard output is for results."""
-    return progress.track(items, description=description, total=total, console=Console(stderr=True))
+    # The description may name files, in which square brackets are no markup.
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield from progress.track(items, description=description, total=total)
 
 
 class Reporter(Protocol):

@@ -1,15 +1,15 @@
 """Strict settings: the base model, reading YAML files, and errors that name file, key and the nearest known key."""
 
-import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from deeprank.errors import ConfigError
+from deeprank.nearest_names import nearest_names
 from deeprank.renamed_settings import renamed_words
 
 # A config with this key is merged over the file that it names.
@@ -77,7 +77,7 @@ def extended_file(file: Path) -> Path | None:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """Return a config, merged over the file that it extends.
+    """Return a config, merged over the file that it extends; an empty section is left out.
 
     Mappings are merged key by key. Any other value replaces the one of the extended file.
 
@@ -85,10 +85,15 @@ def read_config(file: Path) -> dict[str, Any]:
         ConfigError: as `read_yaml` and `extended_file`.
 
     """
-    base, content = extended_file(file), read_yaml(file)
+    base, content = extended_file(file), _without_empty(read_yaml(file))
     if base is None:
         return content
-    return _merge(read_yaml(base), {key: value for key, value in content.items() if key != EXTENDS})
+    return _merge(_without_empty(read_yaml(base)), {key: value for key, value in content.items() if key != EXTENDS})
+
+
+def _without_empty(content: dict[str, Any]) -> dict[str, Any]:
+    # `parameters:` with nothing below it is None, which ZenML does not accept.
+    return {key: value for key, value in content.items() if value is not None}
 
 
 def _merge(base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
@@ -124,6 +129,26 @@ def parse_settings(model: type[SettingsT], values: Any, file: Path, section: str
     raise ConfigError("\n".join(f"{file}: {message}" for message in messages))
 
 
+def setting_types(models: Mapping[str, type[BaseModel]], key: str) -> list[Any]:
+    """Return the types that a setting may have; an empty list for an unknown setting.
+
+    Args:
+        models: the settings' class by section.
+        key: dotted, e.g. `train.model.backbone`.
+
+    """
+    section, *names = key.split(".")
+    types: list[Any] = [models[section]] if section in models else []
+    for name in names:
+        types = [model.model_fields[name].annotation for kind in types for model in _models_in(kind) if name in model.model_fields]
+    return types
+
+
+def is_text(kind: Any) -> bool:
+    """Return whether each value of a type is a text: `str`, or one of some words."""
+    return kind is str or (get_origin(kind) is Literal and all(isinstance(word, str) for word in get_args(kind)))
+
+
 def require_known(file: Path, prefix: str, keys: Iterable[object], known: Iterable[str]) -> None:
     """Refuse unknown keys.
 
@@ -138,7 +163,7 @@ def require_known(file: Path, prefix: str, keys: Iterable[object], known: Iterab
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, list(known), 1)
+    near = nearest_names(key, known, 1)
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
 
 

@@ -8,6 +8,7 @@ from zenml.enums import ExecutionMode
 
 from deeprank.data.ingest import IngestSettings
 from deeprank.evaluation.leakage import LeakageSettings
+from deeprank.evaluation.other_kind import EvaluateSettings
 from deeprank.registry.register import RegisterSettings
 from deeprank.registry.retraining_due import RetrainingSettings
 from deeprank.search.autotune import IndexSettings
@@ -22,6 +23,7 @@ from steps.drift import drift_step
 from steps.evaluate import evaluate_step
 from steps.index import index_step
 from steps.ingest import ingest_step
+from steps.ingest_other import ingest_other_step
 from steps.leakage import leakage_step
 from steps.refresh import refresh_step
 from steps.register import register_step
@@ -40,6 +42,7 @@ def retraining(
     retraining_due: RetrainingSettings = RetrainingSettings(),
     sample_triplets: SampleSettings = SampleSettings(),
     train: TrainSettings = TrainSettings(),
+    evaluate: EvaluateSettings = EvaluateSettings(),
     cluster: ClusterSettings = ClusterSettings(),
     index: IndexSettings = IndexSettings(),
     register: RegisterSettings = RegisterSettings(),
@@ -51,16 +54,17 @@ def retraining(
     drift = drift_step(checked, register.name)
     catalogue = retraining_due_step(checked, drift, retraining_due, register.name)
     triplets = sample_triplets_step(catalogue, sample_triplets)
+    other = ingest_other_step(catalogue, evaluate)
     if retraining_due.init == "champion":
         bundle = train_step(catalogue, triplets, train, champion_step(catalogue, register.name))
     else:
         bundle = train_step(catalogue, triplets, train)
-    evaluation = evaluate_step(catalogue, triplets, bundle)
+    evaluation = evaluate_step(catalogue, triplets, bundle, other)
     clusters = cluster_step(catalogue, bundle, cluster)
     searched = index_step(catalogue, bundle, clusters, index)
     # `checked`, not `catalogue`: its record holds the leaks that were only warned about.
-    release = register_step(ingested, checked, triplets, bundle, searched, evaluation, register)
-    report = report_step(ingested, checked, drift, triplets, bundle, evaluation, clusters, searched, release)
+    release = register_step(ingested, checked, triplets, bundle, searched, evaluation, other, register)
+    report = report_step(ingested, checked, drift, triplets, bundle, evaluation, other, clusters, searched, release)
     # If no training was due, or the gate held its release, the old champion's index gets the new images.
     refreshed = refresh_step(checked, register.name, require_champion=False, after=report)
     service_step(register.name, service, after=refreshed)

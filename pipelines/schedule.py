@@ -16,11 +16,11 @@ from typing import Annotated
 
 import typer
 from crontab import CronSlices
-from rich.console import Console
 from zenml.cli.utils import temporary_active_stack
 from zenml.client import Client
 from zenml.config.schedule import Schedule
 
+from deeprank.cli.output import console, print_error
 from deeprank.errors import ConfigError, DeepRankError
 from pipelines.cron import (
     ScheduleEntry,
@@ -39,7 +39,6 @@ from pipelines.strict import check_config
 # Prefix of the project's schedules in ZenML; the config's name follows it.
 ZENML_PREFIX = "deeprank-"
 app = typer.Typer(help="Retrain on a schedule.", no_args_is_help=True, pretty_exceptions_enable=False)
-console = Console(width=None if sys.stdout.isatty() else 200, soft_wrap=True, highlight=False)
 
 
 def main() -> None:
@@ -47,7 +46,7 @@ def main() -> None:
     try:
         app(prog_name="deeprank schedule")
     except DeepRankError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        print_error(error)
         sys.exit(1)
 
 
@@ -78,12 +77,14 @@ def install(
     crontab = user_crontab()
     secrets = secret_variables()
     if secrets:
-        console.print(f"[yellow]Not written into the script, as secrets: {', '.join(secrets)}. Add NAME=VALUE for each in `crontab -e`.[/]")
+        console.print(
+            f"Not written into the script, as secrets: {', '.join(secrets)}. Add NAME=VALUE for each in `crontab -e`.", style="yellow"
+        )
     set_entry(crontab, cron, write_script(config, stack, wait), config)
     save(crontab)
     console.print(f"{cron}: cron runs {config}; log {log_file(config)}")
     if shutil.which("pgrep") and subprocess.run(["pgrep", "-x", "cron|crond"], capture_output=True, check=False).returncode:
-        console.print("[yellow]No cron daemon is running: start one with `service cron start`, or no run starts.[/]")
+        console.print("No cron daemon is running: start one with `service cron start`, or no run starts.", style="yellow")
 
 
 @app.command("list")
@@ -162,7 +163,7 @@ def _zenml_entries() -> list[ScheduleEntry]:
 def _remove_from_zenml(config: Path | None) -> int:
     names = [entry.config for entry in _zenml_entries() if config is None or entry.config == config.stem]
     if names and not Client().active_stack.orchestrator.supports_schedule_deletion:
-        console.print("[yellow]ZenML removes its schedule, but not this orchestrator's recurring run: delete that there, too.[/]")
+        console.print("ZenML removes its schedule, but not this orchestrator's recurring run: delete that there, too.", style="yellow")
     for name in names:
         Client().delete_schedule(f"{ZENML_PREFIX}{name}")
     return len(names)

@@ -2,7 +2,7 @@
 
 import os
 
-from deeprank.home import home
+from deeprank.home import home, record_location
 
 STACK = "deeprank"
 
@@ -11,6 +11,7 @@ def main() -> None:
     """Create what is missing, and print where it is."""
     for folder in ("mlflow", "data", "work"):
         (home() / folder).mkdir(parents=True, exist_ok=True)
+    record_location()
     create_experiment()
     register_stack()
     print(f"state folder {home()}, ZenML stack {STACK}, MLflow {os.environ['MLFLOW_TRACKING_URI']}")

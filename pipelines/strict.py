@@ -13,9 +13,11 @@ from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.config.step_configurations import StepConfigurationUpdate
 from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.steps import BaseStep
+from zenml.utils.env_utils import ENV_VARIABLE_PLACEHOLDER_PATTERN
 
 from deeprank.data.ingest import IngestSettings
 from deeprank.errors import ConfigError, DeepRankError
+from deeprank.evaluation.other_kind import EvaluateSettings
 from deeprank.renamed_settings import renamed_words
 from deeprank.settings import EXTENDS, Settings, extended_file, parse_settings, read_config, read_yaml, require_known
 from pipelines.error_messages import errors_as_messages
@@ -34,7 +36,7 @@ class StrictPipeline(Pipeline):
                 check_config(Path(config_path), self.entrypoint)
                 if not starts_containers():
                     check_source(Path(config_path))
-                config_path = str(without_extends(Path(config_path)))
+                config_path = str(resolved_config(Path(config_path)))
             check_tracking()
         except DeepRankError as error:
             raise click.ClickException(str(error)) from None
@@ -71,31 +73,32 @@ def starts_containers() -> bool:
     return stack.orchestrator.flavor != "local" or stack.step_operator is not None
 
 
-def without_extends(file: Path) -> Path:
-    """Return a config that extends no other file: the file itself, or a temporary copy of it with the extended file's values."""
-    if extended_file(file) is None:
-        return file
+def resolved_config(file: Path) -> Path:
+    """Return a temporary copy of a config as ZenML reads it: with the extended file's values, and without empty sections."""
     resolved = new_folder() / file.name
     resolved.write_text(yaml.safe_dump(read_config(file), sort_keys=False))
     return resolved
 
 
 def check_source(file: Path) -> None:
-    """Refuse a config whose folder of images is missing, before the first step starts.
+    """Refuse a config one of whose folders of images is missing, before the first step starts.
 
     Raises:
         ConfigError: names file, key and folder.
 
     """
-    ingest = IngestSettings.model_validate((read_config(file).get("parameters") or {}).get("ingest") or {})
+    parameters = read_config(file).get("parameters", {})
+    ingest = IngestSettings.model_validate(parameters.get("ingest", {}))
     variable = os.environ.get("DEEPRANK_DATA") if ingest.source == "auto" else None
-    if ingest.version is not None or (ingest.source in ("auto", "synthetic") and not variable):
-        return
-    folder = Path(variable or ingest.source).expanduser()
-    if not folder.is_dir():
-        problem = "is a file" if folder.exists() else "does not exist"
-        setting = "the environment variable DEEPRANK_DATA" if variable else "ingest.source"
-        raise ConfigError(f"{file}: {folder} {problem}; {setting} must be a folder of <class>/<image>")
+    folders = {"evaluate.other": EvaluateSettings.model_validate(parameters.get("evaluate", {})).other}
+    # An old version is used without its folder.
+    if ingest.version is None and (variable or ingest.source not in ("auto", "synthetic")):
+        folders["the environment variable DEEPRANK_DATA" if variable else "ingest.source"] = variable or ingest.source
+    for setting, name in folders.items():
+        folder = Path(name).expanduser()
+        if name and not folder.is_dir():
+            problem = "is a file" if folder.exists() else "does not exist"
+            raise ConfigError(f"{file}: {folder} {problem}; {setting} must be a folder of <class>/<image>")
 
 
 def check_config(file: Path, entrypoint: Callable[..., None]) -> None:
@@ -109,20 +112,21 @@ def check_config(file: Path, entrypoint: Callable[..., None]) -> None:
         ConfigError: names file, key and the nearest known key.
 
     """
-    base = extended_file(file)
-    if base is not None:
-        _check_content(base, read_yaml(base), entrypoint)
-    _check_content(file, read_config(file), entrypoint)
+    for each in filter(None, (extended_file(file), file)):
+        require_known(each, "", read_yaml(each), [*PipelineRunConfiguration.model_fields, EXTENDS])
+        _check_content(each, read_config(each), entrypoint)
 
 
 def _check_content(file: Path, content: dict[str, Any], entrypoint: Callable[..., None]) -> None:
-    require_known(file, "", content, [*PipelineRunConfiguration.model_fields, "parameters", EXTENDS])
     parameters, step_options = content.get("parameters") or {}, content.get("steps") or {}
     for section in (parameters, step_options):
         if not isinstance(section, dict):
             raise ConfigError(f"{file}: expected keys and values under parameters and steps, found {section!r}")
     _check_steps(file, step_options, entrypoint)
     _check_parameters(file, parameters, entrypoint)
+    for variable in ENV_VARIABLE_PLACEHOLDER_PATTERN.findall(str(parameters)):
+        if variable not in os.environ:
+            raise ConfigError(f"{file}: ZenML replaces ${{{variable}}} by an environment variable, and {variable} is not set")
 
 
 def _check_steps(file: Path, step_options: dict[str, Any], entrypoint: Callable[..., None]) -> None:

@@ -6,6 +6,7 @@ from zenml.enums import ExecutionMode
 
 from deeprank.data.ingest import IngestSettings
 from deeprank.evaluation.leakage import LeakageSettings
+from deeprank.evaluation.other_kind import EvaluateSettings
 from deeprank.registry.register import RegisterSettings
 from deeprank.search.autotune import IndexSettings
 from deeprank.search.clustering import ClusterSettings
@@ -18,6 +19,7 @@ from steps.drift import drift_step
 from steps.evaluate import evaluate_step
 from steps.index import index_step
 from steps.ingest import ingest_step
+from steps.ingest_other import ingest_other_step
 from steps.leakage import leakage_step
 from steps.register import register_step
 from steps.report import report_step
@@ -36,6 +38,7 @@ def training(
     leakage: LeakageSettings = LeakageSettings(),
     sample_triplets: SampleSettings = SampleSettings(),
     train: TrainSettings = TrainSettings(),
+    evaluate: EvaluateSettings = EvaluateSettings(),
     cluster: ClusterSettings = ClusterSettings(),
     index: IndexSettings = IndexSettings(),
     register: RegisterSettings = RegisterSettings(),
@@ -46,10 +49,11 @@ def training(
     catalogue = leakage_step(ingested, leakage)
     drift = drift_step(catalogue, register.name)
     triplets = sample_triplets_step(catalogue, sample_triplets)
+    other = ingest_other_step(catalogue, evaluate)
     bundle = train_step(catalogue, triplets, train)
-    evaluation = evaluate_step(catalogue, triplets, bundle)
+    evaluation = evaluate_step(catalogue, triplets, bundle, other)
     clusters = cluster_step(catalogue, bundle, cluster)
     searched = index_step(catalogue, bundle, clusters, index)
-    release = register_step(ingested, catalogue, triplets, bundle, searched, evaluation, register)
-    report = report_step(ingested, catalogue, drift, triplets, bundle, evaluation, clusters, searched, release)
+    release = register_step(ingested, catalogue, triplets, bundle, searched, evaluation, other, register)
+    report = report_step(ingested, catalogue, drift, triplets, bundle, evaluation, other, clusters, searched, release)
     service_step(register.name, service, after=report)

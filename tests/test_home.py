@@ -1,11 +1,14 @@
 """The state folder, and the environment variables that point to it."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from deeprank.home import PROJECT, activate, default_tracking_uri, home
+from deeprank.errors import ConfigError
+from deeprank.home import PROJECT, activate, default_tracking_uri, home, record_location, require_in_place
 
 PREFIXES = ("DEEPRANK_", "ZENML_", "MLFLOW_")
 
@@ -66,3 +69,60 @@ def test_activating_twice_changes_nothing(clean_environment: pytest.MonkeyPatch,
     first = dict(os.environ)
     activate()
     assert dict(os.environ) == first
+
+
+@pytest.fixture
+def moved(clean_environment: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, Path]:
+    """The old and the new path of a state folder that was moved."""
+    old, new = tmp_path / "old", tmp_path / "new [1]"
+    old.mkdir()
+    clean_environment.setenv("DEEPRANK_HOME", str(old))
+    record_location()
+    require_in_place()
+    old.rename(new)
+    clean_environment.setenv("DEEPRANK_HOME", str(new))
+    return old, new
+
+
+def test_a_moved_state_folder_is_refused_in_one_line(moved: tuple[Path, Path]) -> None:
+    old, new = moved
+    with pytest.raises(ConfigError) as error:
+        require_in_place()
+    message = str(error.value)
+    assert message.startswith(f"the state folder {new} was at {old}, ")
+    assert f"move it back, or link it: `ln -s '{new}' {old}`" in message
+    assert "\n" not in message
+
+
+def test_a_linked_state_folder_keeps_its_old_path(moved: tuple[Path, Path]) -> None:
+    old, new = moved
+    old.symlink_to(new)
+    require_in_place()
+    assert home() == old
+
+
+def test_a_copied_state_folder_names_the_original(moved: tuple[Path, Path]) -> None:
+    old, _ = moved
+    old.mkdir()
+    with pytest.raises(ConfigError, match=f"files: use {old}; a new folder in DEEPRANK_HOME is a clean start"):
+        require_in_place()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("zenml", "pipeline", "run", "pipelines.training"), ("python", "-m", "pipelines.setup"), ("deeprank", "models")],
+    ids=lambda command: command[0],
+)
+def test_nothing_is_written_where_a_state_folder_was(moved: tuple[Path, Path], command: tuple[str, ...]) -> None:
+    old, new = moved
+    zenml = new / "zenml"
+    zenml.mkdir()
+    database = f"{old}/zenml/local_stores/default_zen_store/zenml.db"
+    (zenml / "config.yaml").write_text(f"store: {{type: sql, url: 'sqlite:///{database}', database: {database}, driver: sqlite}}\n")
+    activate()
+    program = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
+    result = subprocess.run(program, cwd=PROJECT, env=dict(os.environ), capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(f"Error: the state folder {new} was at {old}, ")
+    assert "Traceback" not in result.stdout + result.stderr
+    assert not old.exists()

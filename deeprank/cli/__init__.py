@@ -3,15 +3,15 @@
 import sys
 
 import typer
-from rich.console import Console
 
 from deeprank.cli.data_commands import synthetic, triplets
+from deeprank.cli.output import print_error
 from deeprank.cli.registry_commands import models, promote, rollback, summary
 from deeprank.cli.run_commands import run, schedule
 from deeprank.cli.search_commands import distance, embed, evaluate, explain, search
 from deeprank.cli.serve_command import serve
 from deeprank.errors import DeepRankError
-from deeprank.home import activate
+from deeprank.home import activate, require_in_place
 
 COMMANDS = {
     "Train": (run, schedule, summary),
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 # `pipelines.schedule` parses the arguments of `deeprank schedule`, --help included.
 FORWARD_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+app.callback()(require_in_place)
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel, context_settings=FORWARD_ARGUMENTS if command is schedule else None)(command)
@@ -42,5 +43,5 @@ def main() -> None:
     try:
         app(args=arguments, prog_name="deeprank")
     except DeepRankError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        print_error(error)
         sys.exit(1)

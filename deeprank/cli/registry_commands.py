@@ -79,7 +79,7 @@ def summary(name: NameOption = "deeprank") -> None:
     else:
         _print_lines("No metrics: no image of the test split has another image of its class in the test or train split.", "")
     decision = f"{release.state.replace('-', ' ')}: {release.reason.removeprefix(f'{release.state}: ')}"
-    console.print(f"{name} version {release.version}, alias {release.aliases or 'none'}; {decision}\n", highlight=False)
+    console.print(f"{name} version {release.version}, alias {release.aliases or 'none'}; {decision}\n")
     folder = Path(release.source).expanduser().resolve()
     image, other_image = (shlex.quote(str(folder / path)) for path in (release.example, release.other_example))
     model = f"models:/{name}/{release.version}"
@@ -97,4 +97,4 @@ def summary(name: NameOption = "deeprank") -> None:
 
 
 def _print_lines(title: str, *lines: str) -> None:
-    console.print(title, *lines, sep="\n  ", highlight=False, markup=False, soft_wrap=True)
+    console.print(title, *lines, sep="\n  ")

@@ -6,13 +6,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
 
 from deeprank.errors import ConfigError
-from deeprank.settings import read_config
+from deeprank.settings import Settings, is_text, read_config, setting_types
 
 
 def run(
@@ -45,17 +45,17 @@ def write_with_settings(config: Path, settings: list[str], folder: Path) -> Path
 
     Args:
         config: the config.
-        settings: texts KEY=VALUE; the key is dotted, the value is YAML.
+        settings: texts KEY=VALUE; the key is dotted. The value of a text setting is the text as it is, any other value is YAML.
         folder: where to write; the file keeps its name.
 
     Returns:
         The written file.
 
     Raises:
-        ConfigError: a setting has no key or value, or its key goes through a value that has no keys.
+        ConfigError: a setting has no key or value, its key goes through a value that has no keys, or its value is not valid YAML.
 
     """
-    merged = read_config(config)
+    merged, models = read_config(config), training_settings()
     for setting in settings:
         key, separator, value = setting.partition("=")
         if not separator or not key:
@@ -63,13 +63,47 @@ def write_with_settings(config: Path, settings: list[str], folder: Path) -> Path
         section = merged.setdefault("parameters", {})
         *parents, last = key.split(".")
         for parent in parents:
-            section = section.setdefault(parent, {})
+            if section.get(parent) is None:
+                section[parent] = {}
+            section = section[parent]
             if not isinstance(section, dict):
                 raise ConfigError(f"--set {setting}: {parent} is a value in {config}, it has no keys")
-        section[last] = yaml.safe_load(value)
+        section[last] = value if any(is_text(kind) for kind in setting_types(models, key)) else _yaml_value(setting, value)
     file = folder / config.name
     file.write_text(yaml.safe_dump(merged))
     return file
+
+
+def training_settings() -> dict[str, type[Settings]]:
+    """Return the settings' class of each section that the parameters of a training's config may have."""
+    from deeprank.data.ingest import IngestSettings
+    from deeprank.evaluation.leakage import LeakageSettings
+    from deeprank.evaluation.other_kind import EvaluateSettings
+    from deeprank.registry.register import RegisterSettings
+    from deeprank.search.autotune import IndexSettings
+    from deeprank.search.clustering import ClusterSettings
+    from deeprank.serving.check_service import ServiceSettings
+    from deeprank.training.settings import TrainSettings
+    from deeprank.triplets.sampling import SampleSettings
+
+    return {
+        "ingest": IngestSettings,
+        "leakage": LeakageSettings,
+        "sample_triplets": SampleSettings,
+        "train": TrainSettings,
+        "evaluate": EvaluateSettings,
+        "cluster": ClusterSettings,
+        "index": IndexSettings,
+        "register": RegisterSettings,
+        "service": ServiceSettings,
+    }
+
+
+def _yaml_value(setting: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {setting}: the value is not valid YAML; quote texts in a list, e.g. ['*.tmp', 'a: b']") from None
 
 
 def schedule(context: typer.Context) -> None:

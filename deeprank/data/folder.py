@@ -31,14 +31,12 @@ def split_and_label(path: str, split_folders: SplitFolders | None) -> tuple[str,
 
     Args:
         path: relative path with forward slashes.
-        split_folders: the top folders that are splits; None for a folder of classes.
+        split_folders: the folders that are splits; None for a folder of classes.
 
     """
+    split, label = split_folders.split_and_label(path) if split_folders else ("", path.rpartition("/")[0])
     # Programs write the same name in different Unicode forms.
-    folders = unicodedata.normalize("NFC", path).split("/")[:-1]
-    if split_folders is None:
-        return "", "/".join(folders)
-    return split_folders.splits.get(path.split("/", 1)[0], "") if folders else "", "/".join(folders[1:])
+    return split, unicodedata.normalize("NFC", label)
 
 
 def new_or_changed_files(state: pd.DataFrame, files: Mapping[str, ListedFile]) -> dict[str, ListedFile]:

@@ -62,17 +62,19 @@ class IngestSettings(Settings):
     """What to ingest, and how to split it.
 
     Attributes:
-        source: a folder of `<class>/<image>` to any depth, with or without train/, val/ and test/ as top folders (also Training,
-            valid, test_set and other common names; without a test folder, val is the test split); or `synthetic`; or `auto`, the
-            first of these that is available: the folder in the variable DEEPRANK_DATA, the folder data/images in the state folder,
-            the public grocery images (downloaded into data/grocery in the state folder), synthetic images.
+        source: a folder of `<class>/<image>` to any depth, with or without train/, val/ and test/ as top folders or in its only
+            folder (also Training, valid, test_set and other common names; without a test folder, val is the test split); or
+            `synthetic`; or `auto`, the first of these that is available: the folder in the variable DEEPRANK_DATA, the folder
+            data/images in the state folder, the public grocery images (downloaded into data/grocery in the state folder), synthetic
+            images.
         synthetic: number of synthetic images.
         near_duplicate_bits: images whose 64-bit perceptual hashes differ in at most this many bits are near-duplicates.
         shares: share of images in each split.
         exclude: glob patterns of files and folders to skip, compared with the path in the folder and with each folder name. Names that
             start with a dot and folders of operating systems and NAS devices are always skipped.
-        shared_class_names: for top folders that are no splits and hold mostly the same class folders, such as 2023/ and 2024/: `stop`
-            ends the run with a question; `keep` makes `2023/<class>` and `2024/<class>` two classes.
+        shared_class_names: for top folders that are no splits and hold mostly the same class folders, such as 2023/ and 2024/, or
+            train/ and test/ folders of their own: `stop` ends the run with a question; `keep` makes `2023/<class>` and `2024/<class>`
+            two classes.
         version: use this old version of the catalogue and do not read the folder.
 
     """
@@ -183,6 +185,9 @@ def _table_uri(catalogues: str, folder: Path, settings: IngestSettings, split_fo
     # The rows of val are of another split as soon as there is a test folder.
     if split_folders and split_folders.val_is_test:
         key.append("val is test")
+    # The rows of a folder that holds the splits are of no split as soon as other folders are beside it.
+    if split_folders and split_folders.parent:
+        key.append("splits in a folder")
     name = folder.name.encode(errors="replace").decode()
     return f"{catalogues.rstrip('/')}/{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:10]}.lance"
 
@@ -190,7 +195,8 @@ def _table_uri(catalogues: str, folder: Path, settings: IngestSettings, split_fo
 def _old_version(catalogues: str, folder: Path, settings: IngestSettings, keep_splits: bool) -> Catalogue:
     """Return the old version that the settings name, without reading the folder."""
     # The folder may be removed by now, and with it the answer whether it had its own splits. The table written last is used.
-    layouts = (None, SplitFolders({}), SplitFolders({}, val_is_test=True)) if keep_splits else (None,)
+    own_splits = [SplitFolders({}, val_is_test, parent) for val_is_test in (False, True) for parent in ("", "any/")]
+    layouts = [None, *own_splits] if keep_splits else [None]
     candidates = [_table_uri(catalogues, folder, settings, split_folders) for split_folders in layouts]
     versions = {uri: table_versions(uri) for uri in candidates}
     uri = max(versions, key=lambda uri: sorted(versions[uri].values())[-1:])

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
-from deeprank.data.split_folders import split_of_name
+from deeprank.data.split_folders import split_of_name, wrapping_folders
 from deeprank.errors import DataError
 
 MAX_TIME_NS = 2**63 - 1
@@ -106,6 +106,8 @@ class _Lister:
     def run(self) -> None:
         """List the real folders, then what their links lead to, then the links of these."""
         self._list_folder(self.root, "")
+        # The split folders are in the root, or in the only folder of the root.
+        self._split_parent = os.path.join(self.root, wrapping_folders(self._visited.values())[-1])
         while self._links:
             links, self._links = sorted(self._links), []
             for path, file in links:
@@ -199,10 +201,10 @@ class _Lister:
 
     def _is_needed_by_split(self, file: str, target: str) -> bool:
         """Return whether a link in a train, val or test folder leads to a file or folder of this folder outside of these."""
-        top, *rest = os.path.relpath(file, self.root).split(os.sep)
+        top, *rest = os.path.relpath(file, self._split_parent).split(os.sep)
         if not rest or not split_of_name(top) or not target.startswith(f"{self.root}/"):
             return False
-        return not split_of_name(os.path.relpath(target, self.root).split(os.sep, 1)[0])
+        return not split_of_name(os.path.relpath(target, self._split_parent).split(os.sep, 1)[0])
 
     def _skip_unreadable(self, error: OSError, top: str, top_path: str) -> None:
         """Keep the reason for which a folder is not listed; the top folder itself must be readable."""

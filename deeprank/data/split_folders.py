@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from deeprank.data.splits import SPLITS
@@ -23,25 +23,42 @@ MAX_NAMES = 10
 
 @dataclass(frozen=True)
 class SplitFolders:
-    """The top folders that are splits.
+    """The folders that are splits.
 
     Attributes:
-        splits: split by name of the top folder.
+        splits: split by name of the folder.
         val_is_test: whether the val folders serve as test, because there is no test folder.
+        parent: relative path of the folder that holds them, with a slash at its end; empty if they are top folders.
 
     """
 
     splits: dict[str, str]
     val_is_test: bool = False
+    parent: str = ""
+
+    def split_and_label(self, path: str) -> tuple[str, str]:
+        """Return the split and the label of a file, both empty for a file outside of these folders.
+
+        Args:
+            path: relative path with forward slashes.
+
+        """
+        if not path.startswith(self.parent):
+            return "", ""
+        split_folder, *folders = path.removeprefix(self.parent).split("/")[:-1] or [""]
+        split = self.splits.get(split_folder, "")
+        return split, "/".join(folders) if split else ""
 
     def outside(self) -> str:
         """Return the reason for which a file outside of these folders is rejected."""
-        *most, last = (f"{name}/" for name in sorted(self.splits, key=lambda name: (SPLITS.index(split_of_name(name)), name)))
+        *most, last = (f"{self.parent}{name}/" for name in sorted(self.splits, key=lambda name: (SPLITS.index(split_of_name(name)), name)))
         return f"outside {', '.join(most)} and {last}, which this folder has"
 
     def messages(self) -> list[str]:
         """Return one line for each decision about the splits that the user may not expect."""
         result = []
+        if self.parent:
+            result.append(f"{self.parent} holds the splits {_folder_names(sorted(self.splits))}; its name is no part of a label")
         if self.val_is_test:
             folders = _folder_names(name for name, split in self.splits.items() if split == "test")
             result.append(f"there is no test folder: {folders} serves as the test split, and there is no val split")
@@ -66,19 +83,62 @@ def split_of_name(name: str) -> str:
 
 
 def find_split_folders(paths: Iterable[str]) -> SplitFolders | None:
-    """Return the top folders that are splits: a train folder, and a test or val folder; None for a folder of classes.
+    """Return the folders that are splits: a train folder, and a test or val folder; None for a folder of classes.
+
+    They are top folders, or folders in the only top folder, or in the only folder of that one, and so on.
 
     Args:
         paths: relative paths of all files, with forward slashes.
 
     """
-    tops = {path.split("/", 1)[0] for path in paths if "/" in path}
-    splits = {top: split for top in sorted(tops) if (split := split_of_name(top))}
-    if "train" not in splits.values() or len(set(splits.values())) < 2:
-        return None
-    if "test" in splits.values():
-        return SplitFolders(splits)
-    return SplitFolders({top: "test" if split == "val" else split for top, split in splits.items()}, val_is_test=True)
+    folders = {path.rpartition("/")[0] for path in paths}
+    for parent in wrapping_folders(folders):
+        names = {folder.removeprefix(parent).split("/", 1)[0] for folder in folders if folder.startswith(parent)}
+        splits = {name: split for name in sorted(names) if (split := split_of_name(name))}
+        if not _are_splits(splits.values()):
+            continue
+        if "test" in splits.values():
+            return SplitFolders(splits, parent=parent)
+        splits = {name: "test" if split == "val" else split for name, split in splits.items()}
+        return SplitFolders(splits, val_is_test=True, parent=parent)
+    return None
+
+
+def wrapping_folders(folders: Collection[str]) -> list[str]:
+    """Return the folders that may hold the split folders: the top, then its only folder, then the only folder of that one, and so on.
+
+    Args:
+        folders: relative paths of all folders, with forward slashes; empty for the top.
+
+    Returns:
+        paths with a slash at the end; empty for the top. A folder with the name of a split ends the list.
+
+    """
+    result = [""]
+    while True:
+        names = {folder.removeprefix(result[-1]).split("/", 1)[0] for folder in folders if folder.startswith(result[-1])} - {""}
+        if len(names) != 1 or split_of_name(name := names.pop()):
+            return result
+        result.append(f"{result[-1]}{name}/")
+
+
+def _are_splits(splits: Iterable[str]) -> bool:
+    return "train" in splits and len(set(splits)) > 1
+
+
+def folders_with_splits(paths: Iterable[str]) -> list[str]:
+    """Return the folders at any depth that hold a train folder, and a test or val folder.
+
+    Args:
+        paths: relative paths of all files, with forward slashes.
+
+    """
+    splits: dict[str, set[str]] = {}
+    for folder in {path.rpartition("/")[0] for path in paths}:
+        names = folder.split("/")
+        for depth, name in enumerate(names):
+            splits.setdefault("/".join(names[:depth]), set()).add(split_of_name(name))
+    return sorted(folder for folder, values in splits.items() if _are_splits(values - {""}))
 
 
 def shared_class_names(paths: Iterable[str]) -> str:
@@ -102,7 +162,7 @@ def shared_class_names(paths: Iterable[str]) -> str:
 
 
 def require_distinct_classes(paths: Iterable[str], folder: object) -> None:
-    """Check that the top folders, which are no splits, do not hold the same class folders.
+    """Check that the top folders, which are no splits, do not hold the same class folders or split folders.
 
     Args:
         paths: relative paths of all files, with forward slashes.
@@ -112,6 +172,14 @@ def require_distinct_classes(paths: Iterable[str], folder: object) -> None:
         DataError: they do: each class would become several classes.
 
     """
+    paths = list(paths)
+    parents = folders_with_splits(paths)
+    if parents:
+        raise DataError(
+            f"{folder}: split folders such as train/ and test/ are in {_folder_names(parents)}, but other folders are beside. Are these "
+            f"splits or classes? Splits: set ingest.source to the folder that holds them, or move them up to {folder}/train/ and "
+            f"{folder}/test/. Classes: set ingest.shared_class_names=keep"
+        )
     shared = shared_class_names(paths)
     if shared:
         raise DataError(

@@ -1,7 +1,8 @@
 """Classes of a library by name."""
 
-import difflib
 from collections.abc import Iterable
+
+from deeprank.nearest_names import nearest_names
 
 
 def require_name(kind: str, name: str, names: Iterable[str]) -> str:
@@ -19,6 +20,5 @@ def require_name(kind: str, name: str, names: Iterable[str]) -> str:
     names = list(names)
     if name in names:
         return name
-    lowercase = {known.lower(): known for known in names}
-    nearest = [lowercase[match] for match in difflib.get_close_matches(name.lower(), lowercase, 3)]
+    nearest = nearest_names(name, names)
     raise ValueError(f"there is no {kind} {name}; " + (f"nearest: {', '.join(nearest)}" if nearest else f"known: {', '.join(names)}"))

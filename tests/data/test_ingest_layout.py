@@ -97,3 +97,39 @@ def test_without_a_test_folder_val_is_test(tmp_path: Path) -> None:
     with_test, report = run_ingest(folder)
     assert with_test.frame["split"].value_counts().to_dict() == {"train": 2, "val": 2, "test": 1}
     assert report.messages == []
+
+
+def test_a_single_folder_around_the_splits_is_no_class(tmp_path: Path) -> None:
+    names = list(product(("train", "test"), ("cup", "mug")))
+    folder = put_all(tmp_path / "f", {f"dataset/{split}/{label}/1.png": k for k, (split, label) in enumerate(names)} | {"readme.txt": b"x"})
+    catalogue, report = run_ingest(folder)
+    assert {(row.split, row.label) for row in catalogue.frame.itertuples()} == set(names)
+    assert report.messages[0] == "dataset/ holds the splits test/, train/; its name is no part of a label"
+    assert rows_by_path(catalogue)["readme.txt"]["reason"] == "outside dataset/train/ and dataset/test/, which this folder has"
+    assert run_ingest(folder, version=1)[0] == catalogue
+
+
+def test_a_folder_beside_the_folder_of_splits_is_a_question(tmp_path: Path) -> None:
+    files = {f"dataset/{split}/{label}/1.png": k for k, (split, label) in enumerate(product(("train", "test"), ("cup", "mug")))}
+    folder = put_all(tmp_path / "f", files)
+    before, _ = run_ingest(folder)
+    put_all(folder, {"more/pot/1.png": 9})
+    with pytest.raises(DataError, match=r"are in dataset/, but other folders are beside.*shared_class_names=keep"):
+        run_ingest(folder)
+    catalogue, _ = run_ingest(folder, shared_class_names="keep")
+    assert catalogue.uri != before.uri
+    assert set(catalogue.frame["label"]) == {"dataset/train/cup", "dataset/train/mug", "dataset/test/cup", "dataset/test/mug", "more/pot"}
+
+
+def test_links_in_wrapped_split_folders_are_followed(tmp_path: Path) -> None:
+    folder = put_all(
+        tmp_path / "f", {f"dataset/all/{label}/{i}.png": 10 * k + i for k, label in enumerate(("cup", "mug")) for i in range(2)}
+    )
+    for i, split in enumerate(("train", "test")):
+        for label in ("cup", "mug"):
+            link = folder / "dataset" / split / label / f"{i}.png"
+            link.parent.mkdir(parents=True)
+            link.symlink_to(folder / "dataset" / "all" / label / f"{i}.png")
+    catalogue, _ = run_ingest(folder)
+    assert catalogue.frame["split"].value_counts().to_dict() == {"train": 2, "test": 2}
+    assert set(catalogue.frame["label"]) == {"cup", "mug"}

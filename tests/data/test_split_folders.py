@@ -2,7 +2,7 @@
 
 import pytest
 
-from deeprank.data.split_folders import find_split_folders, require_distinct_classes, shared_class_names, split_of_name
+from deeprank.data.split_folders import find_split_folders, folders_with_splits, require_distinct_classes, shared_class_names, split_of_name
 from deeprank.errors import DataError
 
 
@@ -65,6 +65,48 @@ def test_mostly_equal_class_names_are_a_question(paths: str, shared: bool) -> No
     assert bool(shared_class_names(paths.split())) == shared
     if shared:
         with pytest.raises(DataError, match=r"2023/, 2024/ .*train/, val/ and test/.*merge.*ingest\.shared_class_names=keep"):
+            require_distinct_classes(paths.split(), "f")
+    else:
+        require_distinct_classes(paths.split(), "f")
+
+
+@pytest.mark.parametrize(
+    ("paths", "parent"),
+    [
+        ("photos/train/x/1 photos/test/x/2", "photos/"),
+        ("a/b/Training/x/1 a/b/valid/x/2 a/b/readme a/LICENSE notes.txt", "a/b/"),
+        ("train/x/1 test/x/2", ""),
+        ("photos/train/x/1 photos/test/x/2 more/y/3", None),
+        ("train/train/x/1 train/test/x/2", None),
+        ("photos/cup/1 photos/mug/2", None),
+    ],
+)
+def test_splits_are_found_in_a_single_folder(paths: str, parent: str | None) -> None:
+    result = find_split_folders(paths.split())
+    assert (result and result.parent) == parent
+
+
+def test_a_label_is_what_follows_the_split_folder() -> None:
+    splits = find_split_folders(["d/train/x/1", "d/test/x/1"])
+    assert splits is not None
+    paths = ["d/train/x/y/1", "d/test/1", "d/other/x/1", "d/1", "1", "train/x/1"]
+    assert [splits.split_and_label(path) for path in paths] == [("train", "x/y"), ("test", ""), *[("", "")] * 4]
+    assert splits.messages() == ["d/ holds the splits test/, train/; its name is no part of a label"]
+    assert splits.outside() == "outside d/train/ and d/test/, which this folder has"
+
+
+@pytest.mark.parametrize(
+    ("paths", "parents"),
+    [
+        ("photos/train/x/1 photos/test/x/2 more/y/3", ["photos"]),
+        ("cup/train/1 cup/val/2 mug/train/3 mug/val/4", ["cup", "mug"]),
+        ("toys/train/1 toys/car/2", []),
+    ],
+)
+def test_split_folders_beside_classes_are_a_question(paths: str, parents: list[str]) -> None:
+    assert folders_with_splits(paths.split()) == parents
+    if parents:
+        with pytest.raises(DataError, match=rf"test/ are in {'/, '.join(parents)}/, .*ingest\.source.*ingest\.shared_class_names=keep"):
             require_distinct_classes(paths.split(), "f")
     else:
         require_distinct_classes(paths.split(), "f")

@@ -17,11 +17,23 @@ def documents() -> list[Path]:
     return [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 
 
-def shell_commands(markdown: str) -> Iterator[list[str]]:
-    """Yield the words of each command in the bash blocks of a document."""
+def shell_lines(markdown: str) -> Iterator[str]:
+    """Yield the commands in the bash blocks of a document, in order."""
     for language, block in FENCE.findall(markdown):
         if language == "bash":
-            yield from (words for line in block.splitlines() if (words := shlex.split(line, comments=True)))
+            yield from (line for line in block.splitlines() if shlex.split(line, comments=True))
+
+
+def shell_commands(markdown: str) -> Iterator[list[str]]:
+    """Yield the words of each command in the bash blocks of a document."""
+    yield from (shlex.split(line, comments=True) for line in shell_lines(markdown))
+
+
+def commands_in_text(markdown: str) -> Iterator[list[str]]:
+    """Yield the words of each command in single backticks; it may lack arguments."""
+    for span in spans(markdown):
+        if span.startswith(("deeprank ", "zenml ", "make ", "python -m ")) and not re.search("[…<]|KEY=VALUE", span):
+            yield shlex.split(span)
 
 
 def prose(markdown: str) -> str:

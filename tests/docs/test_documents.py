@@ -1,39 +1,35 @@
 """Commands, links, files, settings and packages in the documents exist."""
 
+import importlib.util
 import re
+import shlex
+import subprocess
+import sys
 import tomllib
+from inspect import signature
 from pathlib import Path
-from typing import Any, get_args
 
+import click
 import pytest
-from pydantic import BaseModel
+import typer
 from typer.main import get_command
+from zenml.cli.cli import cli as zenml_cli
+from zenml.pipelines.pipeline_definition import Pipeline
+from zenml.utils import source_utils
 
 from deeprank.cli import app
-from deeprank.data.ingest import IngestSettings
-from deeprank.evaluation.leakage import LeakageSettings
+from deeprank.errors import ConfigError
 from deeprank.home import PROJECT
-from deeprank.registry.register import RegisterSettings
-from deeprank.registry.retraining_due import RetrainingSettings
-from deeprank.search.autotune import IndexSettings
-from deeprank.search.clustering import ClusterSettings
-from deeprank.serving.check_service import ServiceSettings
-from deeprank.training.settings import TrainSettings
-from deeprank.triplets.sampling import SampleSettings
+from deeprank.settings import setting_types
+from pipelines.retraining import retraining
+from pipelines.strict import check_config
 from tests.docs import documents
+from tests.docs.readme_commands import readme_commands
 
 # Parameters of the pipelines.
-SETTINGS: dict[str, type[BaseModel]] = {
-    "ingest": IngestSettings,
-    "leakage": LeakageSettings,
-    "sample_triplets": SampleSettings,
-    "train": TrainSettings,
-    "cluster": ClusterSettings,
-    "index": IndexSettings,
-    "register": RegisterSettings,
-    "service": ServiceSettings,
-    "retraining_due": RetrainingSettings,
-}
+SETTINGS = {name: parameter.annotation for name, parameter in signature(retraining.entrypoint).parameters.items()}
+# Typer has a copy of click; the base of its errors is not public.
+USAGE_ERRORS = (click.UsageError, typer.BadParameter.__bases__[0])
 MAKEFILE = (PROJECT / "Makefile").read_text()
 ALL = documents.documents()
 # The changelog names what was renamed, docs/settings.md is generated, docs/tracking.md names metrics.
@@ -50,6 +46,58 @@ def test_every_command_exists(file: Path) -> None:
         check_command(words)
 
 
+@pytest.mark.parametrize("file", [file for file in ALL if file.name != "CHANGELOG.md"], ids=name)
+def test_every_command_in_the_text_exists(file: Path) -> None:
+    for words in documents.commands_in_text(file.read_text()):
+        try:
+            check_command(words)
+        except (click.BadParameter, typer.BadParameter) as error:
+            # A text may name a command without its arguments.
+            if type(error).__name__ != "MissingParameter":
+                raise
+
+
+@pytest.mark.parametrize("file", sorted((PROJECT / "configs").glob("*.yaml")), ids=name)
+def test_every_command_in_a_config_exists(file: Path) -> None:
+    commands = [shlex.split(line.strip("# \n")) for line in file.read_text().splitlines() if re.match(r"#\s+(deeprank|zenml) ", line)]
+    for words in commands:
+        check_command(words)
+    assert commands or "make demo" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "deeprank serch",
+        "deeprank search --modell x a.jpg",
+        "deeprank run configs/demo.yaml --set train.epoch=3",
+        "deeprank run configs/none.yaml",
+        "zenml pipeline run pipelines.nothing",
+        "zenml pipeline run pipelines",
+        "zenml pipeline runs",
+        "zenml pipeline run pipelines.training --confg configs/demo.yaml",
+        "zenml pipeline run pipelines.refreshing -c configs/grocery.yaml",
+        "make demos",
+        "make demo DATUM=x",
+        "python -m pipelines.nothing",
+        "rm -rf /",
+    ],
+)
+def test_a_wrong_command_is_found(command: str) -> None:
+    with pytest.raises((AssertionError, *USAGE_ERRORS, ImportError, AttributeError, ConfigError)):
+        check_command(shlex.split(command))
+
+
+def test_the_commands_of_the_readme_are_in_order() -> None:
+    commands = readme_commands()
+    readme = (PROJECT / "README.md").read_text()
+    assert commands[0] == "make demo"
+    positions = [readme.index(f"\n{command}\n") for command in commands]
+    assert positions == sorted(positions)
+    result = subprocess.run([sys.executable, "-m", "tests.docs.readme_commands"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == commands
+
+
 def check_command(words: list[str]) -> None:
     """Fail where the program, its target, options or files do not exist."""
     program, *arguments = words
@@ -57,7 +105,11 @@ def check_command(words: list[str]) -> None:
         check_make(arguments)
     elif program == "deeprank":
         check_deeprank(arguments)
-    elif program in ("zenml", "docker", "mlflow"):
+    elif program == "zenml":
+        check_zenml(arguments)
+    elif program == "python" and arguments[0] == "-m":
+        assert importlib.util.find_spec(arguments[1]), f"{' '.join(words)}: no such module"
+    elif program in ("docker", "mlflow"):
         check_files(arguments)
     else:
         assert program in (".", "curl", "export"), f"{' '.join(words)}: not a command that this test can check"
@@ -73,7 +125,7 @@ def check_make(arguments: list[str]) -> None:
 def check_deeprank(arguments: list[str]) -> None:
     """Parse the arguments with the real command line, without running the command."""
     command, *rest = arguments
-    if command == "schedule":
+    if command == "schedule" and rest:
         from pipelines.schedule import app as schedule_app
 
         group, (command, *rest) = get_command(schedule_app), rest
@@ -86,25 +138,31 @@ def check_deeprank(arguments: list[str]) -> None:
     check_files(rest)
 
 
+def check_zenml(arguments: list[str]) -> None:
+    """Parse the arguments with ZenML's command line, and load the pipeline as ZenML does."""
+    command: click.Command = zenml_cli
+    rest = list(arguments)
+    while isinstance(command, click.Group):
+        assert rest[:1] and rest[0] in command.commands, f"zenml {' '.join(arguments)}: no such command"
+        command = command.commands[rest.pop(0)]
+    with command.make_context(command.name, rest) as context:
+        check_files(arguments)
+        if arguments[:2] == ["pipeline", "run"]:
+            pipeline = source_utils.load(context.params["source"])
+            assert isinstance(pipeline, Pipeline), f"{context.params['source']} is not a pipeline"
+            if context.params["config_path"]:
+                check_config(PROJECT / context.params["config_path"], pipeline.entrypoint)
+
+
 def check_files(arguments: list[str]) -> None:
     for argument in arguments:
         if argument.startswith(("configs/", "docker/")):
             assert (PROJECT / argument).is_file(), f"{argument} does not exist"
-        if argument.startswith("pipelines."):
-            assert (PROJECT / argument.replace(".", "/")).with_suffix(".py").is_file(), f"{argument} does not exist"
 
 
 def is_setting(key: str) -> bool:
     """Whether a dotted key names a setting of a pipeline."""
-    section, *path = key.split(".")
-    types: list[Any] = [SETTINGS.get(section)]
-    for part in path:
-        fields = [kind.model_fields for kind in types if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        annotations = [known[part].annotation for known in fields if part in known]
-        if not annotations:
-            return False
-        types = [kind for annotation in annotations for kind in (annotation, *get_args(annotation))]
-    return types != [None]
+    return bool(setting_types(SETTINGS, key))
 
 
 @pytest.mark.parametrize("file", ALL, ids=name)

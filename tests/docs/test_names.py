@@ -15,6 +15,7 @@ from typer.main import get_command
 from deeprank.cli import app
 from deeprank.data.ingest_report import IngestReport
 from deeprank.data.splits import SPLITS
+from deeprank.evaluation.embedded import NOVEL_QUERIES
 from deeprank.evaluation.evaluation import evaluate
 from deeprank.evaluation.gate import PromotionSettings, decide
 from deeprank.evaluation.intervals import Estimate
@@ -52,13 +53,14 @@ def ingest_metrics() -> set[str]:
 def gate_metrics() -> set[str]:
     queries = pd.DataFrame({"row": range(4), "label": "a", "fine.recall_at_1": [0.0, 1.0, 1.0, 1.0]})
     settings = PromotionSettings(min_queries=1)
-    decisions = [decide(queries, champion, range(4), settings) for champion in (None, queries)]
+    other_kind = pd.concat([queries] * 10).assign(row=range(40))
+    decisions = [decide(queries, champion, range(4), settings, other_kind=(other_kind, other_kind)) for champion in (None, queries)]
     return {name for decision in decisions for name in decision.metrics()}
 
 
 # (file, pattern) → the names that a call with a varying name reports.
 VARYING: dict[tuple[str, str], Callable[[], set[str]]] = {
-    ("deeprank/evaluation/bundle_evaluation.py", "*"): evaluation_metrics,
+    ("deeprank/evaluation/bundle_evaluation.py", "*"): lambda: evaluation_metrics() | {NOVEL_QUERIES},
     ("deeprank/monitoring/drift.py", "drift.*"): lambda: {"drift.new_classes", "drift.vanished_classes"},
     ("deeprank/registry/gate.py", "*"): gate_metrics,
     ("deeprank/registry/refresh.py", "index.*"): lambda: {f"index.{key}" for key in ("added", "removed", "churn", "centroid_drift")},

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
+from zenml.pipelines.pipeline_definition import Pipeline
 
 from deeprank.errors import ConfigError
 from deeprank.home import PROJECT
 from deeprank.settings import read_yaml
 from pipelines.refreshing import refreshing
 from pipelines.retraining import retraining
-from pipelines.strict import check_config, check_source, without_extends
+from pipelines.strict import check_config, check_source, resolved_config
 from pipelines.training import training
 
 # Configs of another pipeline than training.
@@ -179,12 +180,32 @@ def test_an_error_in_an_extended_file_names_that_file(tmp_path: Path) -> None:
 
 
 def test_zenml_reads_a_config_without_extends(tmp_path: Path) -> None:
-    plain = write(tmp_path / "plain.yaml", "parameters: {train: {epochs: 3}}\n")
-    assert without_extends(plain) == plain
+    write(tmp_path / "plain.yaml", "parameters: {train: {epochs: 3}}\n")
     config = write(tmp_path / "config.yaml", "extends: plain.yaml\nenable_cache: false\nparameters: {train: {seed: 1}}\n")
-    resolved = without_extends(config)
+    resolved = resolved_config(config)
     assert resolved.name == "config.yaml"
     assert read_yaml(resolved) == {"parameters": {"train": {"epochs": 3, "seed": 1}}, "enable_cache": False}
+
+
+@pytest.mark.parametrize("text", ["", "parameters:\n", "parameters:\nsteps:\nsettings:\nenable_cache: false\n"])
+def test_zenml_accepts_a_config_with_empty_sections(tmp_path: Path, text: str) -> None:
+    config = write(tmp_path / "config.yaml", text)
+    check_config(config, training.entrypoint)
+    # ZenML reads the parameters of a file in with_options, and those of the file alone in a call.
+    pipeline = Pipeline.with_options(training, config_path=str(resolved_config(config)))
+    assert pipeline._apply_config_parameters({}) == {}
+
+
+def test_an_empty_section_keeps_the_extended_one(tmp_path: Path) -> None:
+    write(tmp_path / "plain.yaml", "parameters: {train: {epochs: 3}}\n")
+    config = write(tmp_path / "config.yaml", "extends: plain.yaml\nparameters:\n")
+    assert read_yaml(resolved_config(config)) == {"parameters": {"train": {"epochs": 3}}}
+
+
+def test_an_unset_environment_variable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOT_SET", raising=False)
+    with pytest.raises(ConfigError, match=r"config\.yaml: ZenML replaces \$\{NOT_SET\} by an environment variable, and NOT_SET is not set"):
+        check(tmp_path, "parameters: {ingest: {source: '/data/${NOT_SET}'}}\n")
 
 
 def test_a_missing_folder_is_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +218,18 @@ def test_a_missing_folder_is_refused_before_the_run(tmp_path: Path, monkeypatch:
             with pytest.raises(ConfigError) as error:
                 check_source(path)
             assert str(error.value) == f"{path}: {source} {problem}; ingest.source must be a folder of <class>/<image>"
+
+
+def test_a_missing_folder_of_another_kind_is_named(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for folder, expected in (("other", ""), ("missing", "does not exist; evaluate.other must be a folder of <class>/<image>")):
+        other = tmp_path / folder
+        config = write(tmp_path / "config.yaml", f"parameters: {{ingest: {{source: synthetic}}, evaluate: {{other: {other}}}}}\n")
+        if expected:
+            with pytest.raises(ConfigError, match=f"{other} {expected}"):
+                check_source(config)
+        else:
+            check_source(config)
 
 
 def test_the_folder_of_the_environment_variable_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,10 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from rich.progress import track
-
 from deeprank.data.synthetic.products import label_path
 from deeprank.data.synthetic.scenes import draw_image
 from deeprank.errors import DataError
+from deeprank.reporting import track
 
 MAX_IMAGES_IN_ONE_PROCESS = 500  # with more images, several processes are faster despite the time to start them
 IMAGES_PER_TASK = 50
@@ -55,6 +54,6 @@ def write_synthetic(folder: Path, classes: int = 36, images: int = 40, seed: int
         workers = ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))
     with workers as pool:
         written = pool.map(write, tasks, chunksize=IMAGES_PER_TASK) if pool else map(write, tasks)
-        for _ in track(written, "drawing images", total, transient=True, disable=not progress):
+        for _ in track(written, "drawing images", total) if progress else written:
             pass
     return total
