@@ -1,6 +1,5 @@
 """The release as an MLflow pyfunc model, logged as source code, so that no pickle is written or read."""
 
-import base64
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from deeprank.data.image_inputs import convert_each, decode_base64
 from deeprank.registry.releases import Release
 from deeprank.registry.searcher import Searcher
 
@@ -26,7 +26,7 @@ class ReleaseModel(PythonModel):
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[list[dict[Hashable, Any]]]:
         """Return the neighbors of each image (column `image`, base64) as records of path, label, distance and cluster."""
-        images = [base64.b64decode(image) for image in model_input["image"]]
+        images = list(convert_each(model_input["image"].tolist(), decode_base64))
         columns = ["path", "label", "distance", "cluster"]
         return [neighbors[columns].to_dict("records") for neighbors in self.searcher.search(images, NUM_NEIGHBORS)]
 

@@ -4,6 +4,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pandas as pd
+
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ModelError
 from deeprank.evaluation.gate import Decision
@@ -45,13 +47,7 @@ def refresh_champion(name: str, catalogue: Catalogue, reporter: Reporter) -> Reg
     if index.manifest["catalogue"]["fingerprint"] == catalogue.fingerprint:
         reporter.note("index.rebuild", index.churn.rebuild_reason or "not needed")
         return None
-    missing = int((~index.rows["id"].isin(catalogue.frame["id"])).sum())
-    if missing > MAX_MISSING_SHARE * len(index.rows):
-        raise ModelError(
-            f"{missing:,} of the {len(index.rows):,} images in the index of {name} version {champion.version} are missing from the "
-            f"catalogue {catalogue.uri}, version {catalogue.version}; the index was not changed. Check the source folder; "
-            "if the images were removed on purpose, train again: `deeprank run`"
-        )
+    require_most_images(index.rows["id"], catalogue, f"in the index of {name} version {champion.version}", "the index was not changed")
     with tempfile.TemporaryDirectory() as folder:
         changed = _copy_with_new_index(release, index, Path(folder), catalogue)
         added, removed = changed.churn.added - index.churn.added, changed.churn.removed - index.churn.removed
@@ -66,6 +62,28 @@ def refresh_champion(name: str, catalogue: Catalogue, reporter: Reporter) -> Reg
         if champion.tags.get("gate.state") == "refreshed":
             card = card.partition("\n\n")[2]  # without the first line of the refresh before this one
         return register(Path(folder), RegisterSettings(name=name), Decision("refreshed", True, reason), catalogue, f"{reason}.\n\n{card}")
+
+
+def require_most_images(ids: pd.Series, catalogue: Catalogue, source: str, consequence: str) -> None:
+    """Refuse a catalogue without most of some images: its folder may be the wrong one, or its disk not mounted.
+
+    Args:
+        ids: of the images.
+        catalogue: its current version.
+        source: for the message, what the images are from.
+        consequence: for the message, what was not done.
+
+    Raises:
+        ModelError: more than half of the images are missing from the catalogue.
+
+    """
+    missing = int((~ids.isin(catalogue.frame["id"])).sum())
+    if missing > MAX_MISSING_SHARE * len(ids):
+        raise ModelError(
+            f"{missing:,} of the {len(ids):,} images {source} are missing from the catalogue {catalogue.uri}, "
+            f"version {catalogue.version}; {consequence}. Check the source folder; "
+            "if the images were removed on purpose, train once manually: `deeprank run`"
+        )
 
 
 def _copy_with_new_index(release: Release, index: Index, folder: Path, catalogue: Catalogue) -> Index:

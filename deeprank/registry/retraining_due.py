@@ -12,7 +12,7 @@ from pydantic import Field
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ModelError
 from deeprank.monitoring.drift import MIN_TEST_IMAGES
-from deeprank.registry.refresh import MAX_MISSING_SHARE
+from deeprank.registry.refresh import require_most_images
 from deeprank.registry.releases import find_version
 from deeprank.reporting import Reporter
 from deeprank.settings import Settings
@@ -120,7 +120,7 @@ def retraining_due(
     """
     if last is None:
         return RetrainingDecision(True, "no release is registered yet, so this is the first training", {})
-    _require_images(catalogue, last)
+    require_most_images(last.images["id"], catalogue, f"that version {last.version} was trained on", "no training was started")
     current, previous = (_ids_and_labels(images) for images in (catalogue.frame, last.images))
     new, removed = len(current - previous), len(previous - current)
     age_days = (now - last.at) / timedelta(days=1)
@@ -136,17 +136,6 @@ def retraining_due(
         return RetrainingDecision(False, f"no new or removed images {since}", metrics)
     met, not_met = _apply_rules(new, age_days, has_champion, drift_metrics, drifted_share, settings)
     return RetrainingDecision(bool(met), f"{new} new and {removed} removed images {since}: {'; '.join(met or not_met)}", metrics)
-
-
-def _require_images(catalogue: Catalogue, last: LastTraining) -> None:
-    """Refuse a catalogue without most images of the last training: its folder may be the wrong one, or its disk not mounted."""
-    missing = int((~last.images["id"].isin(catalogue.frame["id"])).sum())
-    if missing > MAX_MISSING_SHARE * len(last.images):
-        raise ModelError(
-            f"{missing:,} of the {len(last.images):,} images that version {last.version} was trained on are missing from the catalogue "
-            f"{catalogue.uri}, version {catalogue.version}; no training was started. Check the source folder; "
-            "if the images were removed on purpose, train once manually: `deeprank run`"
-        )
 
 
 def _ids_and_labels(images: pd.DataFrame) -> set[tuple[str, str]]:

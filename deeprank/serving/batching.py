@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import faiss
@@ -14,6 +15,7 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
+from deeprank.data.image_inputs import convert_each
 from deeprank.models.memory import keep_freed_memory
 from deeprank.registry.searcher import Searcher, Vectors
 from deeprank.serving.batch_queue import Admission, BatchQueue, EmbedJob
@@ -146,11 +148,11 @@ class Batcher:
         error: Exception | None = None
         try:
             inputs: list[Tensor] = []
-            for image in job.images:
+            for image in convert_each(job.images, partial(self._preprocess, job.searcher)):
                 # The client is gone.
                 if job.result.cancelled():
                     break
-                inputs.append(self._preprocess(job.searcher, image))
+                inputs.append(image)
             else:
                 job.inputs = inputs
         except Exception as decode_error:  # any failure is the result of this request only

@@ -12,6 +12,7 @@ import pyarrow as pa
 from deeprank.errors import DataError
 from deeprank.row_numbers import IndexPositions
 from deeprank.search.index import Index
+from deeprank.search.label_filter import label_levels
 
 IMAGE_COLUMNS = ["id", "path", "label", "cluster", "split"]
 NUM_REPRESENTATIVES = 4
@@ -67,9 +68,8 @@ class CatalogueBrowser:
         class_sizes = Counter(self._index.rows["label"].tolist())
         num_images: Counter[str] = Counter()
         for label, size in class_sizes.items():
-            levels = label.split("/")
-            for depth in range(1, len(levels) + 1):
-                num_images["/".join(levels[:depth])] += size
+            for level in label_levels(label):
+                num_images[level] += size
         return [ClassCount(label, num_images[label], label in class_sizes) for label in sorted(num_images)]
 
     def images(self, positions: IndexPositions) -> list[dict[str, Any]]:

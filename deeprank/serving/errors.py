@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
-from deeprank.errors import DeepRankError
+from deeprank.errors import DataError, DeepRankError
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS_IN_DETAIL = 3
@@ -31,6 +31,10 @@ class QueueFullError(DeepRankError):
 
 class RequestTimeoutError(DeepRankError):
     """A request had no result within the time limit."""
+
+
+class ImageTooLargeError(DataError):
+    """An image has more pixels than the service decodes."""
 
 
 class NotReadyError(DeepRankError):
@@ -106,7 +110,7 @@ def add_problem_handlers(app: FastAPI) -> None:
             return problem_response(429, str(error), request.url.path, {"Retry-After": str(error.retry_after)})
         if isinstance(error, (RequestTimeoutError, NotReadyError)):
             return problem_response(503, str(error), request.url.path, {"Retry-After": "1"})
-        return problem_response(422, str(error), request.url.path)
+        return problem_response(413 if isinstance(error, ImageTooLargeError) else 422, str(error), request.url.path)
 
     generate_openapi = app.openapi
 

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deeprank.data.images import IMAGE_FORMATS
-from deeprank.serving.errors import problem_response
+from deeprank.serving.errors import ImageTooLargeError, problem_response
 from deeprank.serving.metrics import ServiceMetrics
 from deeprank.settings import Settings
 
@@ -66,7 +66,7 @@ def check_pixels(image: bytes, max_pixels: int) -> None:
     """Refuse an image that is too large to decode; bytes that are not an image pass, because the decoder rejects them.
 
     Raises:
-        HTTPException: the image has too many pixels.
+        ImageTooLargeError: the image has too many pixels.
 
     """
     with warnings.catch_warnings():
@@ -75,11 +75,11 @@ def check_pixels(image: bytes, max_pixels: int) -> None:
             with Image.open(io.BytesIO(image), formats=IMAGE_FORMATS) as opened:
                 width, height = opened.size
         except Image.DecompressionBombError as error:
-            raise HTTPException(413, str(error)) from None
+            raise ImageTooLargeError(str(error)) from None
         except Exception:  # the decoder reports what is wrong with the file
             return
     if width * height > max_pixels:
-        raise HTTPException(413, f"the image has {width} x {height} pixels; at most {max_pixels:,} are allowed")
+        raise ImageTooLargeError(f"the image has {width} x {height} pixels; at most {max_pixels:,} are allowed")
 
 
 class RequestGuard:
@@ -116,6 +116,8 @@ class RequestGuard:
             return
         exchange = _Exchange(self, receive, send)
         method, path = scope["method"], scope["path"]
+        # The server sends no body in response to HEAD, and takes the method from its own scope.
+        scope = {**scope, "method": "GET"} if method == "HEAD" else scope
         try:
             refusal = self._refusal(scope)
             if refusal:

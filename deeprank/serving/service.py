@@ -194,7 +194,7 @@ class Service:
         """Return an image file in the form in which the catalogue stores images.
 
         Raises:
-            HTTPException: the image has too many pixels.
+            ImageTooLargeError: the image has too many pixels.
             DataError: the image cannot be read.
 
         """

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deeprank.errors import DataError
 from deeprank.registry.pyfunc_model import NUM_NEIGHBORS
 from deeprank.registry.releases import open_release
 from deeprank.registry.searcher import Searcher
@@ -48,6 +49,20 @@ def test_each_image_gets_its_neighbors(model: mlflow.pyfunc.PyFuncModel, synthet
 def test_bytes_that_are_not_an_image_are_refused(model: mlflow.pyfunc.PyFuncModel) -> None:
     with pytest.raises(Exception, match="not an image in a format that can be read"):
         model.predict(pd.DataFrame({"image": [base64.b64encode(b"text").decode()]}))
+
+
+def test_base64_of_every_form_is_taken(model: mlflow.pyfunc.PyFuncModel, synthetic_folder: Path) -> None:
+    file = min(synthetic_folder.rglob("*.jpg")).read_bytes()
+    plain, wrapped = base64.b64encode(file).decode(), base64.encodebytes(file).decode()
+    first, *others = model.predict(pd.DataFrame({"image": [plain, wrapped, f"data:image/jpeg;base64,{plain}"]}))
+    assert [[record["path"] for record in records] for records in others] == [[record["path"] for record in first]] * 2
+
+
+def test_the_damaged_one_of_several_images_is_named(model: mlflow.pyfunc.PyFuncModel, synthetic_folder: Path) -> None:
+    images = _model_input(sorted(synthetic_folder.rglob("*.jpg"))[:2])["image"].tolist()
+    for damaged, message in ((images[1][:400], "image 2 of 2: damaged or truncated"), ("@", "image 2 of 2: not valid base64")):
+        with pytest.raises(DataError, match=message):
+            model.predict(pd.DataFrame({"image": [images[0], damaged]}))
 
 
 def test_signature_names_the_input_column(model: mlflow.pyfunc.PyFuncModel) -> None:

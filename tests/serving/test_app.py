@@ -1,25 +1,11 @@
 """The application as a whole: unknown routes, unexpected failures, and the OpenAPI document."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import httpx
 import pytest
 
+from deeprank.serving.app import PAGE
 from tests.serving.http_helpers import assert_problem
-from tests.serving.live_server import LiveServer, live_server
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[LiveServer]:
-    with live_server(str(folder)) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(server: LiveServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url) as client:
-        yield client
+from tests.serving.live_server import LiveServer
 
 
 def test_unknown_routes_and_methods_are_problems(client: httpx.Client) -> None:
@@ -27,6 +13,24 @@ def test_unknown_routes_and_methods_are_problems(client: httpx.Client) -> None:
     response = client.get("/v1/search")
     assert_problem(response, 405, "Method Not Allowed")
     assert response.headers["allow"] == "POST"
+
+
+def test_head_has_the_status_and_headers_of_get(server: LiveServer, client: httpx.Client) -> None:
+    id = server.service.current().searcher.index.rows["id"].iloc[0]
+    operations = client.get("/openapi.json").json()["paths"].items()
+    paths = [path.format(id=id, cluster=0) for path, methods in operations if "get" in methods]
+    assert {"/healthz", "/readyz", "/metrics", "/v1/model", f"/v1/images/{id}"} <= set(paths)
+    page_files = ["/", *(f"/{file.name}" for file in PAGE.iterdir() if file.name != "index.html")]
+    for path in [*paths, *page_files, "/openapi.json", "/v1/search", "/none", f"/v1/images/{'0' * 64}"]:
+        expected, response = client.get(path), client.head(path)
+        assert (response.status_code, response.content) == (expected.status_code, b""), path
+        # The counters of /metrics grow with each request.
+        changing = {"date", "content-length"} if path == "/metrics" else {"date"}
+        headers, expected_headers = (
+            {name: value for name, value in each.headers.items() if name not in changing} for each in (response, expected)
+        )
+        assert headers == expected_headers, path
+    assert 'deeprank_http_requests_total{method="HEAD",route="/healthz",status="200"} 1.0' in client.get("/metrics").text
 
 
 def test_an_unexpected_failure_is_a_problem_without_traceback(

@@ -65,5 +65,7 @@ def test_a_large_body_or_image_is_refused_before_decoding(server: LiveServer) ->
         chunks = (bytes(10_000) for _ in range(30))
         assert_problem(client.post("/v1/search", content=chunks, headers={"content-type": "application/json"}), 413, "200,000 bytes")
         wide = encoded(Image.new("1", (2000, 1000)))
-        assert_problem(client.post("/v1/search", files=upload_files(wide)), 413, "2000 x 1000 pixels")
+        assert_problem(client.post("/v1/search", files=upload_files(wide)), 413, "the image has 2000 x 1000 pixels")
+        two = upload_files(encoded(Image.new("1", (64, 64))), wide)
+        assert_problem(client.post("/v1/search", files=two), 413, "image 2 of 2: the image has 2000 x 1000 pixels")
         assert server.service.batcher.admission.queue_size == 0

@@ -1,8 +1,6 @@
 """schemathesis sends requests that the OpenAPI document allows, and requests that it forbids: no response is a server error."""
 
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import schemathesis
@@ -10,18 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import content_type_conformance, not_a_server_error, response_schema_conformance, status_code_conformance
 
-from tests.serving.live_server import LiveServer, live_server
+from tests.serving.live_server import LiveServer
 
 pytestmark = pytest.mark.slow
 MAX_EXAMPLES = 50
-PATHS_WITHOUT_PARAMETERS = ("/v1/classes", "/v1/clusters", "/v1/model", "/healthz", "/readyz", "/metrics")
+PATHS_WITHOUT_PARAMETERS = ("/v1/classes", "/v1/clusters", "/v1/limits", "/v1/model", "/healthz", "/readyz", "/metrics")
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[LiveServer]:
-    with live_server(str(folder)) as server:
-        yield server
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)

@@ -1,14 +1,19 @@
 """The page in a real browser: search with an image, continue from a neighbor, go back, filter, compare, browse the clusters."""
 
+import io
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import ExifTags, Image, ImageEnhance, ImageOps
 
+from deeprank.serving.middleware import Limits
+from deeprank.serving.service import ServeSettings
+from tests.drawing import pattern
 from tests.serving.live_server import LiveServer, live_server
 
 CHROMIUM = shutil.which("chromium")
@@ -19,15 +24,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chr
 PHONE, DESKTOP = {"width": 390, "height": 800}, {"width": 1280, "height": 900}
 TIMEOUT_MS = 20_000
 TOKEN = "correct-horse-battery"
+# An EXIF orientation: the image is shown turned by 90° clockwise.
+ORIENTATION_90_CLOCKWISE = 6
 PHONE_AND_DARK = pytest.mark.parametrize(
     ("name", "options"), [("phone", {"viewport": PHONE, "has_touch": True}), ("dark", {"color_scheme": "dark"})]
 )
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[LiveServer]:
-    with live_server(str(folder)) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +237,57 @@ def test_errors_are_shown(server: LiveServer, browser: Any, tmp_path: Path) -> N
     expect(message).to_contain_text("Choose it again")
     page.goto(f"{server.url}/#cluster/999999")
     expect(message).to_contain_text("no cluster 999999")
+
+
+@pytest.mark.parametrize(
+    ("size", "limits"),
+    [((1600, 1200), Limits(max_pixels=300_000)), ((1600, 1200), Limits(max_upload_bytes=60_000)), ((400, 300), Limits(max_pixels=120_000))],
+    ids=["pixels", "bytes", "small"],
+)
+def test_an_image_beyond_the_limits_is_shrunk(
+    folder: Path,
+    browser: Any,
+    errors: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int],
+    limits: Limits,
+) -> None:
+    # The camera was turned: the file is wide, and the image is shown upright, with its red half at the top.
+    stored = pattern(3, size).convert("RGB")
+    stored.paste("red", (0, 0, size[0] // 2, size[1]))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = ORIENTATION_90_CLOCKWISE
+    stored.save(tmp_path / "large.jpg", quality=100, exif=exif)
+    uploads: list[bytes] = []
+    with live_server(str(folder), ServeSettings(limits=limits)) as server:
+        to_stored_jpeg = server.service.to_stored_jpeg
+        monkeypatch.setattr(server.service, "to_stored_jpeg", lambda image: (uploads.append(image), to_stored_jpeg(image))[1])
+        page = open_page(browser, server.url, errors)
+        page.locator("#file-input").set_input_files(tmp_path / "large.jpg")
+        expect(page.locator("#neighbors .tile")).to_have_count(12)
+        page.locator("#neighbors button").first.click()
+        expect(page.locator("#compare img[src^='data:image/png']")).to_have_count(2)
+    assert errors == []
+    assert uploads[0] == uploads[1]
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(uploads[0])))
+    assert len(uploads[0]) <= limits.max_upload_bytes
+    assert upright.width * upright.height <= limits.max_pixels
+    assert upright.width / upright.height == pytest.approx(size[1] / size[0], rel=0.01)
+    top, bottom = np.asarray(upright.convert("RGB").resize((1, 4), Image.Resampling.BOX))[[0, 3], 0]
+    assert top.tolist() == pytest.approx([254, 0, 0], abs=6)
+    assert bottom[0] < 200
+    is_unchanged = uploads[0] == (tmp_path / "large.jpg").read_bytes()
+    assert is_unchanged == (size[0] * size[1] <= limits.max_pixels and (tmp_path / "large.jpg").stat().st_size <= limits.max_upload_bytes)
+
+
+def test_an_unreadable_file_beyond_the_limits_is_refused(folder: Path, browser: Any) -> None:
+    limits = Limits(max_upload_bytes=50_000)
+    with live_server(str(folder), ServeSettings(limits=limits)) as server:
+        page = open_page(browser, server.url, [])
+        page.locator("#file-input").set_input_files({"name": "scan.tif", "mimeType": "image/tiff", "buffer": bytes(60_000)})
+        expect(page.locator("#message")).to_contain_text("60,000 bytes")
+        expect(page.locator("#message")).to_contain_text("cannot shrink its format")
 
 
 def test_a_busy_service_is_tried_again(server: LiveServer, browser: Any) -> None:

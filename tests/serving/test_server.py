@@ -1,6 +1,5 @@
 """Who may use the service: host names, tokens, and addresses that need a token."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -9,12 +8,6 @@ import pytest
 from deeprank.errors import ConfigError
 from deeprank.serving.server import check_access, read_token
 from tests.serving.live_server import LiveServer, live_server
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[LiveServer]:
-    with live_server(str(folder)) as server:
-        yield server
 
 
 def test_without_a_token_only_loopback_hosts_are_allowed(server: LiveServer) -> None:

@@ -16,6 +16,7 @@ import {
 } from "./elements.js";
 import { setTitle, showBusy, showMessage, withErrors } from "./messages.js";
 import { knownImages, loadClasses, recordResponse, releaseVersion, searchTrail, uploads } from "./session.js";
+import { shrinkToLimits } from "./shrink.js";
 
 const NUM_SAMPLES = 24;
 const MAX_TRAIL_LINKS = 7;
@@ -41,6 +42,10 @@ export async function showSearch(section, { view, key, path, options, signal }) 
   showPlaceholders($("neighbors"), Number(k));
   setTitle(section, isUpload ? "Nearest to your image" : "Nearest to this image", "Searching…");
 
+  if (isUpload && !query.isWithinLimits) {
+    const file = await shrinkToLimits(query, { signal, onBusy: showBusy });
+    Object.assign(query, { file, isWithinLimits: true });
+  }
   // An image of the catalogue is its own nearest neighbor: request one more and leave it out.
   const search = (fields) => fetchJson("v1/search", { ...imageRequest([query], fields), signal, onBusy: showBusy });
   const response = recordResponse(await search({ label_prefix: labelPrefix, k: Number(k) + (isUpload ? 0 : 1) }));
@@ -59,7 +64,8 @@ export async function showSearch(section, { view, key, path, options, signal }) 
   drawCaption(query);
   const version = releaseVersion() === null ? "" : `Version ${releaseVersion()}, `;
   const title = isUpload ? "Nearest to your image" : query.label ? `Nearest to ${leafName(query.label)}` : "Nearest to this image";
-  setTitle(section, title, `${majorityText(neighbors)}. ${version}${response.duration_ms.toFixed(0)} ms.`);
+  const novelty = response.novel ? "This image is unlike anything that the model was trained on. " : "";
+  setTitle(section, title, `${novelty}${majorityText(neighbors)}. ${version}${response.duration_ms.toFixed(0)} ms.`);
 }
 
 function neighborTile(query, image, maxDistance, options, signal) {

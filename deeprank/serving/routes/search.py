@@ -6,9 +6,10 @@ import time
 import numpy as np
 from fastapi import APIRouter, Request
 
+from deeprank.data.image_inputs import convert_each
 from deeprank.evaluation.explain import similarity_maps
 from deeprank.plotting.explanation import overlay_png
-from deeprank.registry.searcher import Vectors, euclidean_distance, mean_direction
+from deeprank.registry.searcher import Query, Vectors
 from deeprank.serving.errors import problem_descriptions
 from deeprank.serving.schemas.requests import (
     EmbedRequest,
@@ -43,10 +44,17 @@ def search_router(service: Service) -> APIRouter:
         """Find the images nearest to a query; several images are several views of the same thing and form one query."""
         body = await read_request(request, SearchRequest)
         start, loaded = time.perf_counter(), service.current()
-        query = mean_direction(await _embed(service, loaded, body))
+        query = loaded.searcher.query(await _embed(service, loaded, body))
         neighbors = await service.batcher.run_admitted(_neighbors, loaded, query, body)
         duration_ms = round((time.perf_counter() - start) * 1000, 2)
-        return SearchResponse(version=loaded.version, model=loaded.model, neighbors=neighbors, duration_ms=duration_ms)
+        return SearchResponse(
+            version=loaded.version,
+            model=loaded.model,
+            familiarity=query.familiarity,
+            novel=query.novel,
+            neighbors=neighbors,
+            duration_ms=duration_ms,
+        )
 
     @router.post("/embed", responses=PROBLEMS, openapi_extra=EMBED_BODY)
     async def embed(request: Request) -> EmbedResponse:
@@ -61,7 +69,7 @@ def search_router(service: Service) -> APIRouter:
         """Return the distance between two images; distances of different releases are not comparable."""
         body = await read_request(request, PairRequest)
         loaded = service.current()
-        return DistanceResponse(version=loaded.version, distance=euclidean_distance(await _embed(service, loaded, body)))
+        return DistanceResponse(version=loaded.version, distance=loaded.searcher.distance(await _embed(service, loaded, body)))
 
     @router.post("/explain", responses=PROBLEMS, openapi_extra=PAIR_BODY)
     async def explain(request: Request) -> ExplainResponse:
@@ -83,16 +91,16 @@ async def _embed(service: Service, loaded: LoadedRelease, body: ImagesOrIdsReque
     return np.concatenate(embeddings)
 
 
-def _neighbors(loaded: LoadedRelease, query: Vectors, body: SearchRequest) -> list[Neighbor]:
+def _neighbors(loaded: LoadedRelease, query: Query, body: SearchRequest) -> list[Neighbor]:
     ((positions, distances),) = loaded.searcher.index.search_positions(
-        query, body.k, label_prefix=body.label_prefix.strip("/"), max_distance=body.max_distance
+        query.vector, body.k, label_prefix=body.label_prefix, max_distance=body.max_distance
     )
     images = loaded.browser.images(positions)
     return [Neighbor.model_construct(**image, distance=distance) for image, distance in zip(images, distances.tolist(), strict=True)]
 
 
 def _explanation(service: Service, loaded: LoadedRelease, body: PairRequest) -> ExplainResponse:
-    images = [service.to_stored_jpeg(image) for image in body.all_images]
+    images = list(convert_each(body.all_images, service.to_stored_jpeg))
     images += [loaded.searcher.stored_image(id) for id in body.all_ids]
     explanation = similarity_maps(loaded.searcher.model, loaded.searcher.preprocessing, *images)
     maps = (explanation.first, explanation.second)

@@ -10,8 +10,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from deeprank.evaluation.intervals import Estimate
 from deeprank.registry.model_uri import ModelUri
 from deeprank.serving.errors import problem_descriptions
+from deeprank.serving.schemas.requests import MAX_IMAGES
 from deeprank.serving.schemas.responses import (
     HealthResponse,
+    LimitsResponse,
     MetricEstimate,
     ModelResponse,
     ReadinessResponse,
@@ -48,6 +50,22 @@ def state_router(service: Service) -> APIRouter:
             metrics={name: _metric_estimate(estimate) for name, estimate in loaded.metrics.items()},
         )
 
+    @router.get("/v1/limits", responses=problem_descriptions(401))
+    async def limits() -> LimitsResponse:
+        """Return the limits of a request, so that a client can shrink an image before it sends it."""
+        settings = service.settings.limits
+        return LimitsResponse(max_upload_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels, max_images=MAX_IMAGES)
+
+    @router.get("/metrics", response_class=Response, responses=METRICS_RESPONSES)
+    async def metrics() -> Response:
+        """Return the metrics in the Prometheus text format."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    _add_health_routes(router, service)
+    return router
+
+
+def _add_health_routes(router: APIRouter, service: Service) -> None:
     @router.get("/healthz")
     async def healthz() -> HealthResponse:
         """Return status 200 while the process is alive."""
@@ -65,13 +83,6 @@ def state_router(service: Service) -> APIRouter:
             refused=RefusedRelease(**asdict(refused)) if refused else None,
             registry=RegistryStatus(**asdict(registry)) if registry else None,
         )
-
-    @router.get("/metrics", response_class=Response, responses=METRICS_RESPONSES)
-    async def metrics() -> Response:
-        """Return the metrics in the Prometheus text format."""
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
-
-    return router
 
 
 def _metric_estimate(estimate: Estimate) -> MetricEstimate:

@@ -1,6 +1,5 @@
 """Request bodies, as JSON or as a form with files; they hold image bytes and ids, never a path or an address."""
 
-import binascii
 from typing import Annotated, Any, Self, TypeVar
 
 from fastapi.exceptions import RequestValidationError
@@ -9,6 +8,8 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from deeprank.data.image_inputs import decode_base64
+from deeprank.errors import DataError
 from deeprank.serving.schemas.responses import EXAMPLE_ID
 
 FORM, JSON = "multipart/form-data", "application/json"
@@ -24,12 +25,17 @@ def _decode_base64(value: object) -> bytes:
     if not isinstance(value, str):
         raise ValueError("an image must be a base64 string")
     try:
-        return binascii.a2b_base64(value, strict_mode=True)
-    except ValueError:
-        raise ValueError("an image must be a base64 string; this one is not valid base64") from None
+        return decode_base64(value)
+    except DataError as error:
+        raise ValueError(str(error)) from None
 
 
-_BASE64 = {"type": "string", "contentEncoding": "base64", "pattern": "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"}
+_BASE64 = {
+    "type": "string",
+    "contentEncoding": "base64",
+    "description": "Base64, with or without the prefix of a data URL; it may be wrapped into lines.",
+    "pattern": r"^(?:data:[^,]{0,200};base64,)?(?:[A-Za-z0-9+/]{4}\s*)*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\s*$",
+}
 Base64Image = Annotated[bytes, BeforeValidator(_decode_base64), WithJsonSchema(_BASE64)]
 ImageId = Annotated[str, Field(pattern=ID_PATTERN, examples=[EXAMPLE_ID])]
 

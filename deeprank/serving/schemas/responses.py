@@ -49,11 +49,20 @@ class VersionedResponse(BaseModel):
 
 
 class SearchResponse(VersionedResponse):
-    """The images nearest to the query, nearest first."""
+    """The images nearest to the query, nearest first.
 
-    model_config = _example(version=3, model="models:/deeprank/3", neighbors=[_NEIGHBOR], duration_ms=31.4)
+    Attributes:
+        familiarity: 0, unlike anything that the model was trained on, to 1, as its train images; the less familiar a query is, the less
+            the search uses what was learned.
+        novel: whether the familiarity is 0.
+
+    """
+
+    model_config = _example(version=3, model="models:/deeprank/3", familiarity=1.0, novel=False, neighbors=[_NEIGHBOR], duration_ms=31.4)
 
     model: str
+    familiarity: float
+    novel: bool
     neighbors: list[Neighbor]
     duration_ms: float
 
@@ -182,6 +191,14 @@ class ModelResponse(VersionedResponse):
     gate_state: str
     gate_reason: str
     metrics: dict[str, MetricEstimate]
+
+
+class LimitsResponse(BaseModel):
+    """The limits of a request: bytes of its body, pixels of an image (width x height), and number of images."""
+
+    max_upload_bytes: int
+    max_pixels: int
+    max_images: int
 
 
 class HealthResponse(BaseModel):

@@ -1,29 +1,12 @@
-"""A server, its client and the images of its catalogue, for tests of the routes."""
+"""The release of the server and the images of its catalogue, for tests of the routes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.registry.releases import Release
 from deeprank.registry.searcher import Searcher
-from tests.serving.live_server import LiveServer, live_server
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[LiveServer]:
-    """A server of a release in a folder."""
-    with live_server(str(folder)) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(server: LiveServer) -> Iterator[httpx.Client]:
-    """A client of the server."""
-    with httpx.Client(base_url=server.url) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

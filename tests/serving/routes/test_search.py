@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.registry.searcher import Searcher, mean_direction
+from deeprank.registry.searcher import Searcher
 from tests.serving.http_helpers import assert_problem, to_base64, upload_files
 
 
@@ -42,7 +42,7 @@ def test_several_images_form_one_query(client: httpx.Client, searcher: Searcher,
     mean = embeddings[0].astype(np.float64) + embeddings[20]
     (expected,) = searcher.index.search((mean / np.linalg.norm(mean))[None].astype(np.float32), 6)
     assert [neighbor["id"] for neighbor in response["neighbors"]] == expected["id"].tolist()
-    assert np.allclose(np.linalg.norm(mean_direction(embeddings[[0, 20]])), 1)
+    assert (response["familiarity"], response["novel"]) == (1, False)
 
 
 def test_neighbors_are_limited_by_label_and_distance(client: httpx.Client, catalogue: Catalogue) -> None:
@@ -55,7 +55,9 @@ def test_neighbors_are_limited_by_label_and_distance(client: httpx.Client, catal
     neighbors = client.post("/v1/search", json={"id": id, "k": 100}).json()["neighbors"]
     limit = neighbors[9]["distance"] + 1e-9
     assert client.post("/v1/search", json={"id": id, "k": 100, "max_distance": limit}).json()["neighbors"] == neighbors[:10]
-    assert client.post("/v1/search", json={"id": id, "label_prefix": "no/such/label"}).json()["neighbors"] == []
+    assert client.post("/v1/search", json={"id": id, "label_prefix": label, "max_distance": 0}).json()["neighbors"] == []
+    unknown = client.post("/v1/search", json={"id": id, "label_prefix": label.upper()})
+    assert_problem(unknown, 422, f"no image has the label {label.upper()} or one below it; nearest: {label}")
 
 
 def test_embeddings_and_distances_are_those_of_the_library(
@@ -89,6 +91,26 @@ def test_an_explanation_has_two_overlays(client: httpx.Client, catalogue: Catalo
 def test_an_invalid_body_is_refused(client: httpx.Client, body: object) -> None:
     problem = assert_problem(client.post("/v1/search", json=body), 422, "")
     assert all({"field", "message"} == set(error) for error in problem["errors"])
+
+
+def test_every_route_takes_base64_of_every_form(client: httpx.Client, files: list[bytes]) -> None:
+    plain = [to_base64(file) for file in files[:2]]
+    wrapped = [base64.encodebytes(file).decode().replace("\n", "\r\n") for file in files[:2]]
+    urls = [f"data:image/jpeg;base64,{text}" for text in plain]
+    for route in ("search", "embed", "distance", "explain"):
+        expected, *others = (client.post(f"/v1/{route}", json={"images": images}) for images in (plain, wrapped, urls))
+        assert expected.status_code == 200
+        for other in others:
+            assert {**other.json(), "duration_ms": 0} == {**expected.json(), "duration_ms": 0}
+
+
+@pytest.mark.parametrize("route", ["search", "embed", "explain"])
+def test_the_damaged_one_of_several_images_is_named(client: httpx.Client, files: list[bytes], route: str) -> None:
+    damaged = files[1][: len(files[1]) // 2]
+    assert_problem(client.post(f"/v1/{route}", files=upload_files(files[0], damaged)), 422, "image 2 of 2: damaged or truncated")
+    images = [to_base64(files[0]), to_base64(damaged)]
+    assert_problem(client.post(f"/v1/{route}", json={"images": images}), 422, "image 2 of 2: damaged or truncated")
+    assert_problem(client.post(f"/v1/{route}", json={"images": [images[0], "@"]}), 422, "images.1: Value error, not valid base64")
 
 
 def test_an_unreadable_body_is_refused_with_the_reason(client: httpx.Client, files: list[bytes]) -> None:

@@ -4,6 +4,8 @@ import httpx
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.registry.searcher import Searcher
+from deeprank.serving.schemas.requests import MAX_IMAGES
+from tests.serving.live_server import LiveServer
 
 
 def test_the_release_is_described(client: httpx.Client, searcher: Searcher, catalogue: Catalogue) -> None:
@@ -15,6 +17,12 @@ def test_the_release_is_described(client: httpx.Client, searcher: Searcher, cata
     assert client.get("/healthz").json() == {"status": "alive"}
     readiness = client.get("/readyz")
     assert (readiness.status_code, readiness.json()["status"], readiness.json()["refused"]) == (200, "ready", None)
+
+
+def test_the_limits_are_those_of_the_settings(client: httpx.Client, server: LiveServer) -> None:
+    limits = server.service.settings.limits
+    expected = {"max_upload_bytes": limits.max_upload_bytes, "max_pixels": limits.max_pixels, "max_images": MAX_IMAGES}
+    assert client.get("/v1/limits").json() == expected
 
 
 def test_requests_are_counted(client: httpx.Client, catalogue: Catalogue) -> None:
