@@ -1,11 +1,12 @@
 """Effect of `train.model.pretrained_share` on classes that were trained on, and on classes that were not.
 
-The classes are divided at random into folds. For each fold a model is trained on the train split without the classes of the fold.
-Then the images of these classes are searched among themselves (unseen classes), and all others among themselves (own classes), with
-the train split as the gallery: by the trained model with several shares of pretrained features, and by the model before training
-(frozen). Every class is unseen once, so every query whose class is in the gallery counts once among unseen classes, and in all other
-folds among own classes. Choose a share by the first table, whose queries are the val split; the second table, on the test split,
-then evaluates that choice.
+The classes are divided at random into folds, or by their top folder (`--by-top-folder`: kinds of things, such as fruit and packages).
+For each fold a model is trained on the train split without the classes of the fold. Then the images of these classes are searched
+among themselves (unseen classes), and all others among themselves (own classes), with the train split as the gallery: by the trained
+model with several fixed shares of pretrained features, by the model as it searches (its share depends on the familiarity of the
+query), and by the model before training (frozen). Every class is unseen once, so every query whose class is in the gallery counts
+once among unseen classes, and in all other folds among own classes. Choose by the first table, whose queries are the val split; the
+second table, on the test split, then evaluates that choice.
 """
 
 import json
@@ -31,8 +32,8 @@ from deeprank.training.settings import TrainSettings
 from deeprank.triplets.relevance import RelevanceWeights, encode_hierarchy
 from deeprank.triplets.sampling import SampleSettings, sample_triplets
 
-FROZEN = "frozen"
-SHARES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8)
+FROZEN, BY_FAMILIARITY = "frozen", "by familiarity"
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 METRICS = {"recall@1": "fine.recall_at_1", "mAP@R": "fine.map_at_r"}
 
 
@@ -50,14 +51,16 @@ def run_fold(data: Spec, settings: Spec, unseen_classes: list[str]) -> Spec:
         embeddings_of = {FROZEN: catalogue_embeddings(frozen, catalogue, rows, "embedding, frozen model")}
         model, _ = bundle.load()
         assert isinstance(model, SearchModel)
-        embeddings_of |= with_shares(model, catalogue_embeddings(bundle, catalogue, rows, "embedding, trained model"))
+        trained = catalogue_embeddings(bundle, catalogue, rows, "embedding, trained model")
+        embeddings_of |= with_shares(model, trained) | {BY_FAMILIARITY: trained}
     query_rows: list[Spec] = []
     for name, embeddings in embeddings_of.items():
+        query_embeddings = model.as_queries(embeddings) if name == BY_FAMILIARITY else embeddings
         for kind, in_kind in {"own": ~unseen, "unseen": unseen}.items():
             gallery = np.flatnonzero((frame["split"] == "train") & in_kind)
             for split in ("val", "test"):
                 queries = np.flatnonzero((frame["split"] == split) & in_kind)
-                table = query_table(embeddings[queries], codes[queries], embeddings[gallery], codes[gallery], RelevanceWeights())
+                table = query_table(query_embeddings[queries], codes[queries], embeddings[gallery], codes[gallery], RelevanceWeights())
                 table = table[list(METRICS.values())].assign(model=name, kind=kind, split=split, row=queries)
                 query_rows += table.assign(duplicate_group=frame["duplicate_group"].to_numpy()[queries]).to_dict("records")
     return {"query_rows": query_rows}
@@ -65,13 +68,10 @@ def run_fold(data: Spec, settings: Spec, unseen_classes: list[str]) -> Spec:
 
 def with_shares(model: SearchModel, embeddings: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
     """Return the search embeddings of a model as they are with other shares of pretrained features."""
-    start = model.finetuned.embedding_dim
-    blocks = np.split(embeddings, [start, start + model.pretrained_projection.matrix.shape[0]], axis=1)
-    unit_blocks = [block / np.linalg.norm(block, axis=1, keepdims=True) for block in blocks]
+    parts = np.split(embeddings, [model.finetuned.embedding_dim], axis=1)
+    unit_parts = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts]
     return {
-        f"pretrained_share {share}": np.concatenate(
-            [weight**0.5 * block for weight, block in zip((1 - share, share / 2, share / 2), unit_blocks, strict=True)], axis=1
-        )
+        f"share {share}": np.concatenate([weight**0.5 * part for weight, part in zip((1 - share, share), unit_parts, strict=True)], axis=1)
         for share in SHARES
     }
 
@@ -115,6 +115,7 @@ def main() -> None:
     parser = create_parser(__doc__)
     parser.add_argument("--epochs", type=int, default=12, help="of each training (default: 12)")
     parser.add_argument("--folds", type=int, default=5, help="trainings (default: 5)")
+    parser.add_argument("--by-top-folder", action="store_true", help="hold out all classes of a top folder at a time")
     options = parser.parse_args()
     settings = train_section(options.config) | {"epochs": options.epochs}
     # The shares are computed from one model with pretrained features; its training does not depend on the share.
@@ -122,15 +123,17 @@ def main() -> None:
     query_rows: list[pd.DataFrame] = []
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(folder, options.data)
-        labels = np.random.default_rng(0).permutation(sorted(Catalogue(data["uri"], data["version"]).frame["label"].unique()))
-        for fold in range(options.folds):
-            unseen_classes = labels[fold :: options.folds].tolist()
-            screen.print(f"fold {fold + 1} of {options.folds}: {len(unseen_classes)} of {len(labels)} classes are unseen")
+        labels = pd.Series(np.random.default_rng(0).permutation(sorted(Catalogue(data["uri"], data["version"]).frame["label"].unique())))
+        fold_numbers = pd.factorize(labels.str.split("/").str[0])[0] if options.by_top_folder else np.arange(len(labels)) % options.folds
+        num_folds = fold_numbers.max() + 1
+        for fold in range(num_folds):
+            unseen_classes = labels[fold_numbers == fold].tolist()
+            screen.print(f"fold {fold + 1} of {num_folds}: {len(unseen_classes)} of {len(labels)} classes are unseen")
             result = run_in_process(run_fold, data=data, settings=settings | {"seed": fold}, unseen_classes=unseen_classes)
             query_rows.append(pd.DataFrame(result["query_rows"]).assign(fold=fold))
     summaries = summarize(pd.concat(query_rows, ignore_index=True))
     if options.json:
-        facts = {"config": str(options.config), "epochs": options.epochs, "folds": options.folds}
+        facts = {"config": str(options.config), "epochs": options.epochs, "folds": int(num_folds)}
         print(json.dumps(facts | {"results": summaries}))
     else:
         show(summaries)

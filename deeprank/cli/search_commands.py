@@ -12,6 +12,8 @@ from deeprank.cli.options import JsonOption, ModelOption
 from deeprank.cli.output import console, print_result, print_table, print_warning, read_bytes
 from deeprank.errors import ConfigError, DataError
 
+NOVEL = "The query is unlike anything that the model was trained on: the search relies on pretrained features."
+
 if TYPE_CHECKING:
     from deeprank.data.catalogue import Catalogue
 
@@ -29,22 +31,26 @@ def search(
     import numpy as np
 
     from deeprank.registry.releases import open_release
-    from deeprank.registry.searcher import Searcher, mean_direction
+    from deeprank.registry.searcher import Searcher
 
     images, ids = images or [], ids or []
     if not images and not ids:
         raise ConfigError("no query: name an image file, or an image of the catalogue with --id")
     searcher = Searcher(open_release(model))
-    embeddings = [searcher.embed([read_bytes(image) for image in images])] if images else []
+    embeddings = [searcher.embed([read_bytes(image) for image in images], [str(image) for image in images])] if images else []
     embeddings += [searcher.stored_embeddings(ids)] if ids else []
-    query = mean_direction(np.concatenate(embeddings))
-    neighbors = searcher.index.search(query, k, label_prefix=label_prefix.strip("/"), max_distance=max_distance)[0]
+    query = searcher.query(np.concatenate(embeddings))
+    neighbors = searcher.index.search(query.vector, k, label_prefix=label_prefix, max_distance=max_distance)[0]
     if as_json:
         names = [str(image) for image in images] + ids
         rows = neighbors[["path", "label", "distance", "cluster", "id"]].to_dict("records")
-        print(json.dumps({"query": names[0] if len(names) == 1 else names, "neighbors": rows}))
-    elif neighbors.empty:
-        console.print("No neighbors." + (f" Check --label-prefix {label_prefix}: it may match no class." if label_prefix else ""))
+        facts = {"familiarity": query.familiarity, "novel": query.novel}
+        print(json.dumps({"query": names[0] if len(names) == 1 else names, **facts, "neighbors": rows}))
+        return
+    if query.novel:
+        print_warning(NOVEL)
+    if neighbors.empty:
+        console.print("No neighbors" + ("." if max_distance is None else f" up to the distance {max_distance:g}."))
     else:
         print_table(neighbors[["distance", "label", "path", "cluster"]].to_dict("records"))
 
@@ -55,11 +61,15 @@ def distance(
     image2: Annotated[Path, typer.Option("--image2", help="Second image (also -i2).")],
     as_json: JsonOption = False,
 ) -> None:
-    """Print the Euclidean distance of two embeddings: 0 for equal images, at most 2; not comparable between models."""
+    """Print the distance of two images, as a search with the first one returns it: 0 for equal images, at most 2.
+
+    Distances of different models are not comparable.
+    """
     from deeprank.registry.releases import open_release
     from deeprank.registry.searcher import Searcher
 
-    value = Searcher(open_release(model)).distance(read_bytes(image1), read_bytes(image2))
+    searcher = Searcher(open_release(model))
+    value = searcher.distance(searcher.embed([read_bytes(image1), read_bytes(image2)], [str(image1), str(image2)]))
     print_result({"distance": value}, as_json, f"{value:.6f}")
 
 
@@ -117,7 +127,7 @@ def evaluate(
     with tempfile.TemporaryDirectory() as catalogues:
         query_catalogue = ingest_folder(queries, f"{catalogues}/queries", log=print_warning)
         gallery_catalogue = ingest_folder(gallery, f"{catalogues}/gallery", log=print_warning)
-        result = evaluate_folders(bundle, query_catalogue, gallery_catalogue)
+        result = evaluate_folders(bundle, query_catalogue, gallery_catalogue, print_warning)
     if as_json:
         print(json.dumps(result.nested()))
         return

@@ -13,7 +13,7 @@ from deeprank.errors import ModelError
 from deeprank.models.embedding_model import Embedder, ModelSettings, create_model
 from deeprank.models.preprocessing import Preprocessing
 
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,15 @@ from torch.nn.functional import interpolate, linear, normalize
 
 from deeprank.errors import ConfigError
 from deeprank.models.backbone import create_backbone, fold_norms, split_stages
+from deeprank.models.familiarity import Familiarity
 from deeprank.settings import Settings
 
-# Output size of each of the two projections: with a learned embedding of 128, a search embedding has 512 dimensions.
-PROJECTION_DIM = 192
+# Output size of the projection: with a learned embedding of 128, a search embedding has 512 dimensions.
+PROJECTION_DIM = 384
+# Share of the variance of the features below which a principal axis gives way to a random one.
+MIN_VARIANCE_RATIO = 1e-6
+# Share of the learned part in an unfamiliar query.
+MIN_LEARNED_SHARE = 0.1
 
 
 class ModelSettings(Settings):
@@ -30,8 +35,8 @@ class ModelSettings(Settings):
         hidden_dims: sizes of fully connected layers with ReLU and dropout between backbone and embedding (the paper: 4096, 4096).
         dropout: dropout probability after each of these layers.
         multiscale: add two shallow branches that get the image at low resolution (the paper).
-        pretrained_share: share of the search embedding for backbone features, half from before and half from after training; they help
-            on classes that were not trained on. 0: none.
+        pretrained_share: share of the search embedding for backbone features from before training; they help on classes that were not
+            trained on. An unfamiliar query counts them more, up to 0.9. 0: none.
 
     """
 
@@ -42,7 +47,7 @@ class ModelSettings(Settings):
     hidden_dims: tuple[int, ...] = ()
     dropout: float = Field(0.0, ge=0, lt=1)
     multiscale: bool = False
-    pretrained_share: float = Field(0.4, ge=0, lt=1)
+    pretrained_share: float = Field(0.2, ge=0, lt=1)
 
 
 class LowResolutionBranches(nn.Module):
@@ -73,6 +78,28 @@ class Embedder(nn.Module):
     """Base of modules that turn images, uint8 (n, 3, s, s), into embeddings, float32 (n, embedding_dim)."""
 
     embedding_dim: int
+
+    def query_familiarity(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return how familiar images are by their embeddings (n, d): (n,), 0, unlike any train image, to 1."""
+        return np.ones(len(embeddings), dtype=np.float32)
+
+    def query_scale(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the factor of each element of embeddings (n, d) in a query, broadcastable to (n, d)."""
+        return np.ones((len(embeddings), 1), dtype=np.float32)
+
+    def as_queries(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return embeddings (n, d) as queries: their inner product with an image's embedding is the similarity, at most 1.
+
+        The squared distance that belongs to it, 2 - 2 x similarity, is the weighted mean of the squared distances of the parts.
+        """
+        queries: npt.NDArray[np.float32] = embeddings * self.query_scale(embeddings)
+        return queries
+
+    def query_distances(self, queries: npt.NDArray[np.float32], images: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the distance (n,), 0 to 2, of each query's embedding (n, d) to the image's embedding (n, d) in the same row."""
+        squares = (queries.astype(np.float64) - images) ** 2 * self.query_scale(queries)
+        distances: npt.NDArray[np.float64] = np.sqrt(squares.sum(axis=1))
+        return distances
 
 
 class EmbeddingModel(Embedder):
@@ -144,76 +171,93 @@ class EmbeddingModel(Embedder):
 
 
 class Projection(nn.Module):
-    """Center backbone features, project them at random to fewer dimensions, and scale them to unit length.
+    """Project backbone features to fewer dimensions, and scale them to unit length; the rows of the matrix are orthonormal.
 
-    The projection preserves angles approximately; the rows of its matrix are orthonormal.
+    The first axes are random; `fit` takes the principal axes of train images.
 
-    Source: Johnson and Lindenstrauss 1984.
     """
 
-    center: Tensor
     matrix: Tensor
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         noise = torch.randn(num_features, min(PROJECTION_DIM, num_features), generator=torch.Generator().manual_seed(0))
-        self.register_buffer("center", torch.zeros(num_features))
         self.register_buffer("matrix", torch.linalg.qr(noise)[0].T.contiguous())
+
+    @torch.inference_mode()
+    def fit(self, features: Tensor) -> None:
+        """Take the principal axes of features (n, num_features); where they have fewer, random axes remain."""
+        covariance = torch.cov(features.double().T)
+        covariance += MIN_VARIANCE_RATIO * covariance.trace() * self.matrix.T.double() @ self.matrix.double()
+        self.matrix.copy_(torch.linalg.eigh(covariance).eigenvectors[:, -len(self.matrix) :].T)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (n, PROJECTION_DIM or fewer) of features (n, num_features)."""
-        return normalize(linear(normalize(features.float()) - self.center, self.matrix), dim=1)
+        return normalize(linear(normalize(features.float()), self.matrix), dim=1)
 
 
 class SearchModel(Embedder):
-    """The model that searches: the learned embedding beside projected backbone features before and after training.
+    """The model that searches: the learned embedding beside projected backbone features from before training.
 
     Both versions of the backbone share the frozen stages. The squared distance of two images is the sum of the squared distances of
-    the three parts, each multiplied by its share.
+    the two parts, each multiplied by its share. In a query, the share of the learned part falls with its familiarity: what was
+    learned helps on images like those that were trained on, and misleads on others.
 
     Attributes:
         finetuned: the trained model.
         pretrained: the trainable stages of the backbone with their weights from before training.
-        pretrained_projection, finetuned_projection: projections of the features of `pretrained` and of `finetuned`.
-        pretrained_share: share of the two projections together.
+        projection: of the features of `pretrained`.
+        pretrained_share: share of the projection.
+        familiarity: scale of how familiar the projected features of an image are.
 
     """
 
     def __init__(self, finetuned: EmbeddingModel, pretrained: nn.Module, pretrained_share: float) -> None:
         super().__init__()
         self.finetuned, self.pretrained, self.pretrained_share = finetuned, pretrained.requires_grad_(False), pretrained_share
-        self.pretrained_projection = Projection(finetuned.num_features)
-        self.finetuned_projection = Projection(finetuned.num_features)
-        projections = (self.pretrained_projection, self.finetuned_projection)
-        self.embedding_dim = finetuned.embedding_dim + sum(projection.matrix.shape[0] for projection in projections)
+        self.projection = Projection(finetuned.num_features)
+        self.familiarity = Familiarity(self.projection.matrix.shape[0])
+        self.embedding_dim = finetuned.embedding_dim + self.projection.matrix.shape[0]
 
     @torch.inference_mode()
-    def fit_centers(self, batches: Iterable[Tensor]) -> None:
-        """Set the centers of both projections to the mean features of batches of images, uint8 (n, 3, s, s)."""
-        pretrained, finetuned = [], []
-        for images in batches:
-            shared = self.finetuned.frozen(self.finetuned.normalize_pixels(images.to(self.finetuned.mean.device)))
-            pretrained.append(normalize(self.pretrained(shared).float()))
-            finetuned.append(normalize(self.finetuned.trainable(shared).float()))
-        self.pretrained_projection.center.copy_(torch.cat(pretrained).mean(0))
-        self.finetuned_projection.center.copy_(torch.cat(finetuned).mean(0))
+    def fit_to_train_images(self, batches: Iterable[Tensor]) -> None:
+        """Set the axes of the projection and the scale of familiarity by batches of train images, uint8 (n, 3, s, s)."""
+        features = torch.cat([normalize(self.pretrained(self._shared_features(images)[1]).float()) for images in batches])
+        self.projection.fit(features)
+        self.familiarity.fit(self.projection(features))
 
     def pretrained_embeddings(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the columns of embeddings (n, d) that come from the pretrained features, scaled to unit length."""
-        start = self.finetuned.embedding_dim
-        columns = embeddings[:, start : start + self.pretrained_projection.matrix.shape[0]]
+        columns = embeddings[:, self.finetuned.embedding_dim :]
         scaled: npt.NDArray[np.float32] = columns / np.linalg.norm(columns, axis=1, keepdims=True)
         return scaled
 
+    def query_familiarity(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the familiarity (n,) of embeddings (n, d), 0 to 1."""
+        features = torch.from_numpy(self.pretrained_embeddings(embeddings)).to(self.familiarity.reference.device)
+        values: npt.NDArray[np.float32] = self.familiarity(features).cpu().numpy()
+        return values
+
+    def query_scale(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the factor (n, d) of each element of embeddings (n, d) in a query."""
+        learned_share = 1 - self.pretrained_share
+        unfamiliar_share = min(MIN_LEARNED_SHARE, learned_share)
+        query_share = unfamiliar_share + (learned_share - unfamiliar_share) * self.query_familiarity(embeddings)[:, None]
+        factors = query_share / learned_share, (1 - query_share) / self.pretrained_share
+        sizes = self.finetuned.embedding_dim, self.projection.matrix.shape[0]
+        return np.concatenate([np.repeat(factor, size, axis=1) for factor, size in zip(factors, sizes, strict=True)], axis=1)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the embeddings of a batch."""
-        pixels = self.finetuned.normalize_pixels(images)
-        shared = self.finetuned.frozen(pixels)
-        features = self.finetuned.trainable(shared)
-        shares = (1 - self.pretrained_share, self.pretrained_share / 2, self.pretrained_share / 2)
-        learned = self.finetuned.embed_features(pixels, features)
-        blocks = (learned, self.pretrained_projection(self.pretrained(shared)), self.finetuned_projection(features))
-        return torch.cat([share**0.5 * block for share, block in zip(shares, blocks, strict=True)], dim=1)
+        pixels, shared = self._shared_features(images)
+        learned = self.finetuned.embed_features(pixels, self.finetuned.trainable(shared))
+        parts = ((1 - self.pretrained_share, learned), (self.pretrained_share, self.projection(self.pretrained(shared))))
+        return torch.cat([share**0.5 * part for share, part in parts], dim=1)
+
+    def _shared_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the normalized pixels of a batch, and their features after the frozen stages."""
+        pixels = self.finetuned.normalize_pixels(images.to(self.finetuned.mean.device))
+        return pixels, self.finetuned.frozen(pixels)
 
 
 def create_model(settings: ModelSettings) -> Embedder:

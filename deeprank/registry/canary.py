@@ -76,7 +76,7 @@ def check_canary(searcher: Searcher) -> bool:
 def _search(searcher: Searcher, ids: list[str]) -> list[CanaryResult]:
     # The stored JPEGs are used as they are: encoding them again would change them.
     inputs = torch.stack([searcher.preprocessing(searcher.stored_image(id)) for id in ids])
-    tables = searcher.index.search(searcher.forward(inputs), NUM_NEIGHBORS)
+    tables = searcher.index.search(searcher.model.as_queries(searcher.forward(inputs)), NUM_NEIGHBORS)
     return [CanaryResult(id, table["id"].tolist(), table["distance"].round(6).tolist()) for id, table in zip(ids, tables, strict=True)]
 
 

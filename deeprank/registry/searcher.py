@@ -1,6 +1,7 @@
 """Search with a release: image files in; embeddings, distances and neighbors out."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from deeprank.data.image_inputs import convert_each
 from deeprank.data.images import to_stored_jpeg
 from deeprank.errors import DataError
 from deeprank.models.embedding_model import Embedder
@@ -19,6 +21,25 @@ from deeprank.registry.releases import Release
 from deeprank.search.index import Index
 
 Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is searched for.
+
+    Attributes:
+        vector: (1, d) as `Index.search` takes it.
+        familiarity: 0, unlike anything that the model was trained on, to 1.
+
+    """
+
+    vector: Vectors
+    familiarity: float
+
+    @property
+    def novel(self) -> bool:
+        """Whether the query is unlike anything that the model was trained on."""
+        return self.familiarity == 0
 
 
 class Searcher:
@@ -66,14 +87,18 @@ class Searcher:
         """Return the embeddings (n, d) of preprocessed images (n, 3, size, size)."""
         return forward(self.model, inputs)
 
-    def embed(self, images: Sequence[bytes]) -> Vectors:
+    def embed(self, images: Sequence[bytes], names: Sequence[str] | None = None) -> Vectors:
         """Return the embeddings (n, d) of n image files.
+
+        Args:
+            images: bytes of the image files.
+            names: of the files, for the error; None: their numbers.
 
         Raises:
             DataError: an image is not readable.
 
         """
-        return self.forward(torch.stack([self.preprocess(image) for image in images]))
+        return self.forward(torch.stack(list(convert_each(images, self.preprocess, names))))
 
     def stored_embeddings(self, image_ids: Sequence[str]) -> Vectors:
         """Return the embeddings (n, d) that the index holds of n images of the catalogue.
@@ -84,13 +109,19 @@ class Searcher:
         """
         return self.index.embeddings(self.index.positions_of(image_ids))
 
-    def distance(self, first: bytes, second: bytes) -> float:
-        """Return the Euclidean distance of two images' embeddings, 0 to 2."""
-        return euclidean_distance(self.embed([first, second]))
+    def query(self, embeddings: Vectors) -> Query:
+        """Return the query of the embeddings (n, d) of several images of the same object: their mean direction."""
+        mean = embeddings.astype(np.float64).mean(axis=0, keepdims=True)
+        direction = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+        return Query(self.model.as_queries(direction), float(self.model.query_familiarity(direction)[0]))
+
+    def distance(self, pair: Vectors) -> float:
+        """Return the distance, 0 to 2, of two embeddings (2, d); the first one is the query."""
+        return float(self.model.query_distances(pair[:1], pair[1:])[0])
 
     def search(self, images: Sequence[bytes], k: int, *, label_prefix: str = "", max_distance: float | None = None) -> list[pd.DataFrame]:
         """Return the k nearest neighbors of each image in the release's index; see `Index.search`."""
-        return self.index.search(self.embed(images), k, label_prefix=label_prefix, max_distance=max_distance)
+        return self.index.search(self.model.as_queries(self.embed(images)), k, label_prefix=label_prefix, max_distance=max_distance)
 
     def stored_image(self, image_id: str) -> bytes:
         """Return the stored JPEG of an image of the catalogue.
@@ -108,15 +139,3 @@ class Searcher:
             raise DataError(f"the catalogue has lost image {image_id}") from None
         except (ValueError, OSError):
             raise DataError(f"the catalogue of this release, version {catalogue.version}, cannot be opened") from None
-
-
-def euclidean_distance(pair: Vectors) -> float:
-    """Return the Euclidean distance of two embeddings (2, d)."""
-    first, second = pair.astype(np.float64)
-    return float(np.linalg.norm(first - second))
-
-
-def mean_direction(embeddings: Vectors) -> Vectors:
-    """Return the mean direction (1, d), of unit length, of the embeddings (n, d) of several images of the same object."""
-    mean = embeddings.astype(np.float64).mean(axis=0, keepdims=True)
-    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)

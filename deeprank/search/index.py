@@ -20,6 +20,7 @@ from deeprank.search.churn import Churn
 from deeprank.search.clusters import Clusters
 from deeprank.search.faiss_index import Structure, exact_neighbors, rerank_candidates, search_structure
 from deeprank.search.index_files import EMBEDDING_ROWS, ROWS, STRUCTURE, VECTORS, read_index_manifest
+from deeprank.search.label_filter import select_label
 from deeprank.search.lance_index import LanceIndex
 from deeprank.search.search_params import SearchParams
 
@@ -27,6 +28,8 @@ from deeprank.search.search_params import SearchParams
 MAX_EXACT_FILTERED = 20_000
 # Vectors compared at a time: those of a mapped file or of a table are not all read into memory.
 COMPARE_BLOCK = 16_384
+# The squared length of a vector of unit length in float32 differs from 1 by less than this.
+MAX_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -139,13 +142,16 @@ class Index:
         """Search for the nearest images of each query.
 
         Args:
-            queries: (q, d) of unit length.
+            queries: (q, d) as `Embedder.as_queries` returns them.
             k: neighbors per query.
             label_prefix: only images of this label, or of labels below it, as Fruit/Apple; empty: all.
-            max_distance: only images up to this Euclidean distance, 0 to 2; None: any.
+            max_distance: only images up to this distance, 0 to 2; None: any.
 
         Returns:
             For each query a table of at most k images, nearest first: the columns of `rows` and distance.
+
+        Raises:
+            DataError: no image has the label or one below it.
 
         """
         results = self.search_positions(queries, k, label_prefix=label_prefix, max_distance=max_distance)
@@ -162,13 +168,18 @@ class Index:
         return results
 
     def search_entries(self, queries: Vectors, k: int, label_prefix: str = "") -> tuple[IndexEntries, Distances]:
-        """Return the nearest entries of each query and their Euclidean distances, nearest first; arguments as of `search`.
+        """Return the nearest entries of each query and their distances, nearest first; arguments as of `search`.
 
         Returns:
             Both (q, k), or fewer columns where fewer images are indexed; -1 and infinity where fewer neighbors were found.
 
         """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
+        entries, distances = self._nearest_entries(queries, k, label_prefix)
+        return entries, _query_distances(queries, distances)
+
+    def _nearest_entries(self, queries: Vectors, k: int, label_prefix: str) -> tuple[IndexEntries, Distances]:
+        """Return the nearest entries of each query and their Euclidean distances, as of `search_entries`."""
         candidates = self._entries_below(label_prefix)
         k = min(k, len(candidates))
         if k == 0:
@@ -191,8 +202,7 @@ class Index:
         """Return the entries of images of a label or of labels below it; all where it is empty."""
         if not label_prefix:
             return self.entries
-        labels = self.rows["label"]
-        return IndexEntries(self.entries[((labels == label_prefix) | labels.str.startswith(f"{label_prefix}/")).to_numpy()])
+        return IndexEntries(self.entries[select_label(self.rows["label"], label_prefix)])
 
     def _search_exactly(self, queries: Vectors, candidates: IndexEntries, k: int) -> tuple[IndexEntries, Distances]:
         vectors = self.vectors
@@ -214,3 +224,14 @@ class Index:
         entries, distances = (np.concatenate(arrays, axis=1) for arrays in zip(*blocks, strict=True))
         order = np.argsort(distances, axis=1, kind="stable")[:, :k]
         return IndexEntries(np.take_along_axis(entries, order, axis=1)), np.take_along_axis(distances, order, axis=1)
+
+
+def _query_distances(queries: Vectors, distances: Distances) -> Distances:
+    """Return the distances (q, k) of queries (q, d) to images, by their Euclidean distances.
+
+    The squared distance is 2 - 2 x similarity. For a query of unit length both are the same.
+    """
+    excess = np.square(queries, dtype=np.float64).sum(axis=1) - 1
+    # Rounding: without it, the distance of an image to itself would be 3e-4.
+    excess[np.abs(excess) < MAX_ROUNDING] = 0
+    return np.sqrt(np.maximum(np.square(distances) - excess[:, None], 0))

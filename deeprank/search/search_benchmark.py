@@ -25,12 +25,19 @@ COARSE_CELL_FACTOR = 8
 
 
 class SearchBenchmark:
-    """Queries with their true neighbors, to measure search parameters with."""
+    """Queries with their true neighbors, to measure search parameters with.
 
-    def __init__(self, vectors: Vectors, seed: int) -> None:
+    Args:
+        vectors: (n, d) of unit length.
+        seed: of the choice of the images that are queries.
+        as_queries: turns the vectors of these images into queries, see `Embedder.as_queries`.
+
+    """
+
+    def __init__(self, vectors: Vectors, seed: int, as_queries: Callable[[Vectors], Vectors] = np.asarray) -> None:
         self.vectors = vectors
         self._query_entries = np.random.default_rng(seed).permutation(len(vectors))[:MAX_RECALL_QUERIES]
-        self._queries = np.ascontiguousarray(vectors[self._query_entries])
+        self._queries = np.ascontiguousarray(as_queries(vectors[self._query_entries]))
         self._k = min(NEIGHBORS, len(vectors) - 1)
         distances = self._without_queries(*self._search(EXACT_SEARCH, None, self._queries))
         # A neighbor is correct by its distance, not by its entry: of two images at the same distance either counts.

@@ -13,6 +13,7 @@ from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ConfigError
 from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_model import Embedder, EmbeddingModel, SearchModel
+from deeprank.models.familiarity import MAX_REFERENCE_IMAGES
 from deeprank.models.inference import BATCH_SIZE, device
 from deeprank.training.data import DecodedImages, TrainingImages
 from deeprank.training.initialization import init_from_bundle, init_head_from_pca
@@ -20,9 +21,6 @@ from deeprank.training.losses import WeightedLosses
 from deeprank.training.module import TrainingModule
 from deeprank.training.precision import select_precision
 from deeprank.training.settings import TrainSettings
-
-# The center of the pretrained and finetuned features is the mean over this many images.
-MAX_CENTER_IMAGES = 1000
 
 
 def create_module(
@@ -72,7 +70,7 @@ def create_search_model(
     Args:
         model: with the weights after the training.
         pretrained: the trainable stages with the weights before the training; None: search uses the trained model alone.
-        images: that were trained on; the centers of the projections are computed from some of them.
+        images: that were trained on; some of them set the axes of the projection and the scale of familiarity.
         settings: of the training.
         decoded: the images at the size of search.
 
@@ -80,7 +78,7 @@ def create_search_model(
     if pretrained is None:
         return model
     search = SearchModel(model, pretrained, settings.model.pretrained_share).to(device()).to(memory_format=torch.channels_last)
-    rows = images.rows[:: math.ceil(len(images.rows) / MAX_CENTER_IMAGES)]
+    rows = images.rows[:: math.ceil(len(images.rows) / MAX_REFERENCE_IMAGES)]
     batches: Iterator[Tensor] = (decoded(batch) for batch in np.array_split(rows, math.ceil(len(rows) / BATCH_SIZE)))
-    search.fit_centers(batches)
+    search.fit_to_train_images(batches)
     return search

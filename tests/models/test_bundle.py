@@ -90,7 +90,7 @@ def test_a_truncated_config_is_reported(copy: Bundle) -> None:
 def test_an_older_bundle_is_refused_with_advice(copy: Bundle) -> None:
     config = json.loads((copy.folder / "config.json").read_text())
     (copy.folder / "config.json").write_text(json.dumps(config | {"format": 3}))
-    with pytest.raises(ModelError, match=r"config\.json: format 3 is not the format 4 that this version reads; train again"):
+    with pytest.raises(ModelError, match=r"config\.json: format 3 is not the format 5 that this version reads; train again"):
         copy.load()
 
 

@@ -1,5 +1,6 @@
 """Embeddings have unit length and free signs, and do not depend on the rest of the batch."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -114,35 +115,64 @@ def test_any_backbone_can_have_branches_and_hidden_layers(backbone: str) -> None
     assert torch.equal(model(images), model(images))
 
 
-def test_the_search_model_adds_pretrained_features(model_settings: ModelSettings, images: torch.Tensor) -> None:
+@pytest.fixture
+def search_model(model_settings: ModelSettings) -> SearchModel:
     model = create_model(model_settings.model_copy(update={"pretrained_share": 0.4})).eval()
     assert isinstance(model, SearchModel)
-    embeddings = model(images)
-    assert embeddings.shape == (5, model.embedding_dim)
-    blocks = embeddings.split([16, 192, 192], dim=1)
-    for block, share in zip(blocks, (0.6, 0.2, 0.2), strict=True):
-        assert torch.allclose(block.square().sum(1), torch.full((5,), share), atol=1e-5)
-    assert torch.allclose(blocks[0], 0.6**0.5 * model.finetuned(images), atol=1e-6)
-    # Before training both versions of the backbone are the same.
-    assert torch.allclose(blocks[1], blocks[2], atol=1e-6)
+    return model
+
+
+def test_the_search_model_adds_pretrained_features(search_model: SearchModel, images: torch.Tensor) -> None:
+    embeddings = search_model(images)
+    assert embeddings.shape == (5, search_model.embedding_dim)
+    # The tiny backbone has 256 features, fewer than PROJECTION_DIM.
+    learned, pretrained = embeddings.split([16, 256], dim=1)
+    for part, share in ((learned, 0.6), (pretrained, 0.4)):
+        assert torch.allclose(part.square().sum(1), torch.full((5,), share), atol=1e-5)
+    assert torch.allclose(learned, 0.6**0.5 * search_model.finetuned(images), atol=1e-6)
     with torch.no_grad():
-        next(model.finetuned.trainable.parameters()).mul_(3)
-    assert torch.equal(model(images).split([16, 192, 192], dim=1)[1], blocks[1])
+        next(search_model.finetuned.trainable.parameters()).mul_(3)
+    assert torch.equal(search_model(images).split([16, 256], dim=1)[1], pretrained)
 
 
-def test_projections_are_centered_on_images(model_settings: ModelSettings, images: torch.Tensor) -> None:
-    model = create_model(model_settings.model_copy(update={"pretrained_share": 0.4})).eval()
-    model.fit_centers([images[:3], images[3:]])
-    pixels = model.finetuned.normalize_pixels(images)
-    features = torch.nn.functional.normalize(model.finetuned.trainable(model.finetuned.frozen(pixels)))
-    assert torch.allclose(model.pretrained_projection.center, features.mean(0), atol=1e-6)
-    assert torch.allclose(model.finetuned_projection.center, features.mean(0), atol=1e-6)
+def test_the_projection_takes_the_principal_axes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(30, 1280, generator=generator)
+    projection = Projection(1280)
+    before = projection.matrix.clone()
+    projection.fit(features)
+    assert torch.allclose(projection.matrix @ projection.matrix.T, torch.eye(384), atol=1e-5)
+    # 30 points lie in 29 dimensions around their mean, and all of them are kept.
+    centered = features - features.mean(0)
+    assert torch.allclose(centered @ projection.matrix.T @ projection.matrix, centered, atol=1e-3)
+    # The other axes are the random ones, as far as they are orthogonal to these.
+    assert (projection.matrix @ before.T).square().sum() > 0.9 * (384 - 30)
+    again = Projection(1280)
+    again.fit(features)
+    assert torch.equal(again.matrix, projection.matrix)
+
+
+@pytest.mark.parametrize(("familiarity", "shares"), [(1.0, (0.6, 0.4)), (0.5, (0.35, 0.65)), (0.0, (0.1, 0.9))])
+def test_an_unfamiliar_query_counts_pretrained_features_more(
+    search_model: SearchModel, images: torch.Tensor, familiarity: float, shares: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embeddings = search_model(images).detach().numpy()
+    raw = search_model.familiarity.raw(torch.from_numpy(search_model.pretrained_embeddings(embeddings[:1])))
+    # The limits put the first image at the familiarity that is tested.
+    search_model.familiarity.limits.copy_(torch.tensor([raw - familiarity * 0.1, raw + (1 - familiarity) * 0.1]))
+    query = embeddings[:1]
+    assert search_model.query_familiarity(query) == pytest.approx([familiarity], abs=1e-5)
+    learned, pretrained = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in np.split(embeddings, [16], axis=1))
+    similarities = shares[0] * learned[0] @ learned.T + shares[1] * pretrained[0] @ pretrained.T
+    assert search_model.as_queries(query)[0] @ embeddings.T == pytest.approx(similarities, abs=1e-5)
+    distances = search_model.query_distances(query.repeat(5, axis=0), embeddings)
+    assert distances**2 == pytest.approx(2 - 2 * similarities, abs=1e-5)
 
 
 def test_a_projection_preserves_angles() -> None:
     points = torch.nn.functional.normalize(torch.randn(40, 1280, generator=torch.Generator().manual_seed(0)))
     projected = Projection(1280)(points)
-    assert projected.shape == (40, 192)
+    assert projected.shape == (40, 384)
     assert (projected @ projected.T - points @ points.T).abs().max() < 0.35
     assert torch.allclose(Projection(50)(points[:, :50] / points[:, :50].norm(dim=1, keepdim=True)).norm(dim=1), torch.ones(40))
 

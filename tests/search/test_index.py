@@ -46,6 +46,21 @@ def test_results_are_the_nearest_with_euclidean_distances(
         assert result["id"].tolist() == catalogue.frame["id"].iloc[rows].tolist()
 
 
+@pytest.mark.parametrize("search_params", THOROUGH, ids=str)
+def test_weighted_queries_are_answered_by_their_similarity(
+    search_params: SearchParams, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
+) -> None:
+    weights = np.repeat([0.2, 2.5], [embeddings.shape[1] // 2, embeddings.shape[1] - embeddings.shape[1] // 2])
+    queries = (unit_vectors(np.random.default_rng(0), 9, embeddings.shape[1]) * weights).astype(np.float32)
+    index = write_test_index(tmp_path, search_params, catalogue, bundle, embeddings)
+    for query, result in zip(queries, index.search(queries, 10), strict=True):
+        similarities = embeddings.astype(np.float64) @ query
+        expected = np.sqrt(np.maximum(0, 2 - 2 * np.sort(similarities)[::-1][:10]))
+        assert result["distance"].to_numpy() == pytest.approx(expected, abs=1e-4)
+        limit = float(expected[[2, 7]].mean())
+        assert len(index.search(query[None], 10, max_distance=limit)[0]) == (expected < limit).sum()
+
+
 @pytest.mark.parametrize("search_params", [*THOROUGH, TWO_LISTS], ids=str)
 def test_indexed_image_is_at_distance_0_from_itself(
     search_params: SearchParams, catalogue: Catalogue, bundle: Bundle, embeddings: np.ndarray, tmp_path: Path
@@ -103,8 +118,9 @@ def test_label_prefix_selects_a_label_and_those_below_it(
             (result,) = index.search(embeddings[-1:], 5, label_prefix=label_prefix)
             distances = np.sort(np.linalg.norm(embeddings[rows] - embeddings[-1], axis=1))[:5]
             assert result["distance"].tolist() == pytest.approx(distances.tolist(), abs=1e-5)
-    assert len(index.search(embeddings[:1], 5, label_prefix=labels[0][:-1])[0]) == 0
-    assert len(index.search(embeddings[:1], 5, label_prefix="no/such")[0]) == 0
+    for label_prefix in (labels[0][:-1], f"{labels[0]}x"):
+        with pytest.raises(DataError, match=f"no image has the label {label_prefix} or one below it; nearest: .*{labels[0]}"):
+            index.search(embeddings[:1], 5, label_prefix=label_prefix)
 
 
 @pytest.mark.parametrize("search_params", [SearchParams(kind="ivf_flat", nprobe=1), SearchParams(kind="hnsw", ef_search=5)], ids=str)
