@@ -1,4 +1,4 @@
-"""Model bundle → evaluation on the test split, of the trained model and of the frozen one."""
+"""Model bundle → evaluation on the test split and on images of another kind, of the trained model and of the frozen one."""
 
 from typing import Annotated
 
@@ -16,8 +16,10 @@ def evaluate_step(
     catalogue: CatalogueArtifact,
     triplets: TripletsArtifact,
     bundle: BundleArtifact,
+    other: CatalogueArtifact,
     output: Annotated[EvaluationArtifact, "evaluation"],
     reporter: Record,
 ) -> None:
     """Evaluate the trained model and the frozen one on the same queries."""
-    evaluate_bundle(catalogue.open(), triplets.open(), bundle.open(), reporter).save(output.folder)
+    other_kind = None if other.empty else other.open()
+    evaluate_bundle(catalogue.open(), triplets.open(), bundle.open(), reporter, other_kind).save(output.folder)

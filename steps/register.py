@@ -32,6 +32,7 @@ def register_step(
     bundle: BundleArtifact,
     index: IndexArtifact,
     evaluation: EvaluationArtifact,
+    other: CatalogueArtifact,
     settings: RegisterSettings,
     output: Annotated[ReleaseArtifact, "release"],
     reporter: Record,
@@ -40,7 +41,8 @@ def register_step(
     release, images = new_folder(), catalogue.open()
     for name, artifact in {"bundle": bundle, "index": index, "evaluation": evaluation}.items():
         shutil.copytree(artifact.folder, release / name, ignore=shutil.ignore_patterns(RECORD))
-    decision = evaluate_gate(images, triplets.open(), evaluation.open(), settings, reporter, unresolved_leakage(catalogue.record))
+    problems, other_kind = unresolved_leakage(catalogue.record), None if other.empty else other.open()
+    decision = evaluate_gate(images, triplets.open(), evaluation.open(), settings, reporter, problems, other_kind)
     records = [artifact.record for artifact in (ingested, catalogue, triplets, bundle, evaluation, index)] + [reporter]
     facts, parameters = bundle.open().facts, flatten(settings_of(get_step_context().pipeline_run))
     card = model_card(settings.name, records, parameters, int(facts["images"]), int(facts["classes"]))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "deeprank"
 TRACKER_SETTINGS = {"experiment_tracker": {"experiment_name": EXPERIMENT}}
 FIGURES = "figures"
+# The section of a step's settings, where it has another name than the step.
+SECTIONS = {"ingest_other": "evaluate"}
 # ZenML's tracker warns after each step about every MLflow flavor whose framework is not installed.
 logging.getLogger("zenml.integrations.mlflow.experiment_trackers.mlflow_experiment_tracker").setLevel(logging.ERROR)
 
@@ -111,8 +113,9 @@ def registry_uri() -> str:
 
 
 def settings_of(run: PipelineRunResponse) -> dict[str, object]:
-    """Return the settings of every step of a pipeline run, defaults included, by step name."""
-    return {name: step.config.parameters.get("settings", {}) for name, step in run.snapshot.step_configurations.items()}
+    """Return the settings of every step of a pipeline run, defaults included, by section of the config."""
+    parameters = {name: step.config.parameters for name, step in run.snapshot.step_configurations.items()}
+    return {SECTIONS.get(name, name): each["settings"] for name, each in parameters.items() if "settings" in each}
 
 
 def log_parameters(parameters: dict[str, object]) -> None:

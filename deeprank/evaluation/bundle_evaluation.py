@@ -3,6 +3,7 @@
 import logging
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import numpy.typing as npt
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ModelError
-from deeprank.evaluation.evaluation import MAIN_METRIC, Evaluation, empty_evaluation, evaluate
+from deeprank.evaluation.embedded import NOVEL_QUERIES, Embedded, embed_images, evaluate_embedded
+from deeprank.evaluation.evaluation import MAIN_METRIC, Evaluation, empty_evaluation
 from deeprank.evaluation.explain import explain_first_neighbors
 from deeprank.evaluation.intervals import Estimate, estimate
 from deeprank.evaluation.neighbors import first_hit_ranks, neighbors
+from deeprank.evaluation.other_kind import evaluate_other_kind, queries_and_gallery, result_in_words
 from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_model import ModelSettings, create_model
-from deeprank.models.embedding_table import catalogue_embeddings
 from deeprank.plotting.evaluation import confusion, embedding_map, neighbor_gallery, per_class_bars, recall_curve
 from deeprank.plotting.explanation import explained_pairs
 from deeprank.reporting import Reporter
@@ -25,8 +27,6 @@ from deeprank.triplets.sampling import Triplets
 
 logger = logging.getLogger(__name__)
 
-Embeddings = npt.NDArray[np.float32]
-
 GAIN_METRICS = ("fine.recall_at_1", "fine.map_at_r", "ndcg_at_10")
 # Class groups with fewer queries are not reported, and of the others the largest only.
 MIN_CLASS_GROUP_QUERIES, MAX_CLASS_GROUPS = 10, 100
@@ -34,6 +34,7 @@ MAX_LABEL_LENGTH = 200
 # Characters that MLflow does not allow in the name of a metric; letters of any alphabet are allowed.
 NOT_IN_METRIC_NAMES = re.compile(r"[^\w. :/-]")
 MAX_RECALL_RANK = 50
+BASELINE_NAME, TRAINED_NAME = "frozen baseline", "trained model"
 GALLERY_NEIGHBORS = 6
 NOTHING_EVALUATED = (
     "nothing can be evaluated: no image of the test split has another image of its class in the test or train split; "
@@ -41,38 +42,60 @@ NOTHING_EVALUATED = (
 )
 
 
-def evaluate_bundle(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, reporter: Reporter) -> Evaluation:
+def evaluate_bundle(
+    catalogue: Catalogue, triplets: Triplets, bundle: Bundle, reporter: Reporter, other: Catalogue | None = None
+) -> Evaluation:
     """Evaluate a trained model and the frozen baseline on the test split with train as gallery; report metrics and figures.
 
     The frozen baseline is the same pretrained ConvNet without a head, on the same queries. Its metrics are named baseline.*;
     gain.* is the mean difference per query. Where classes were held out of training, seen.* and unseen.* are the metrics of the
-    classes trained on and of the classes held out, each with a gallery of its own classes only. For metrics of class groups see
-    `class_group_metrics`. Where no query can be evaluated, the evaluation is empty, and the note evaluation.reason says why.
+    classes trained on and of the classes held out, each with a gallery of its own classes only. other.* are the metrics on images
+    of another kind, see `evaluate_other_kind`. For metrics of class groups see `class_group_metrics`. Where no query of the test
+    split can be evaluated, its metrics are absent, and the note evaluation.reason says why.
     """
-    queries, test_triplets = catalogue.rows("test"), _test_triplets(triplets)
+    reporter.metric("queries", len(catalogue.rows("test")))
+    with tempfile.TemporaryDirectory() as folder:
+        frozen = save_frozen_baseline(bundle, Path(folder))
+        result = _evaluate_test_split(catalogue, triplets, bundle, frozen, reporter)
+        if other is not None:
+            result = _add_other_kind(result, other, bundle, frozen, reporter)
+    for name, metric in (result.metrics | class_group_metrics(result)).items():
+        reporter.metric(name, metric.value)
+        reporter.metric(f"{name}.low", metric.low)
+        reporter.metric(f"{name}.high", metric.high)
+    return result
+
+
+def _evaluate_test_split(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, frozen: Bundle, reporter: Reporter) -> Evaluation:
+    """Evaluate both models on the test split; report figures, or why nothing can be evaluated."""
+    test_triplets = _test_triplets(triplets)
     if not _can_evaluate(catalogue, test_triplets):
-        reporter.metric("queries", len(queries))
         logger.warning(NOTHING_EVALUATED)
         reporter.note("evaluation.reason", NOTHING_EVALUATED)
         return empty_evaluation()
     subsets = _subsets(catalogue, triplets)
 
-    def run(bundle: Bundle, model_name: str) -> tuple[dict[str, Evaluation], Embeddings]:
-        embeddings = _embed(catalogue, bundle, model_name)
-        return {prefix: _evaluate_subset(catalogue, test_triplets, embeddings, mask) for prefix, mask in subsets.items()}, embeddings
+    def run(bundle: Bundle, model_name: str) -> tuple[dict[str, Evaluation], Embedded]:
+        embedded = _embed(catalogue, bundle, model_name)
+        return {prefix: _evaluate_subset(catalogue, test_triplets, embedded, mask) for prefix, mask in subsets.items()}, embedded
 
-    with tempfile.TemporaryDirectory() as folder:
-        baseline, baseline_embeddings = run(save_frozen_baseline(bundle, Path(folder)), "frozen baseline")
-    trained, embeddings = run(bundle, "trained model")
+    baseline, baseline_embedded = run(frozen, BASELINE_NAME)
+    trained, embedded = run(bundle, TRAINED_NAME)
     table = trained[""].queries.assign(**{f"baseline.{name}": baseline[""].queries[name] for name in GAIN_METRICS})
     result = Evaluation(_compare(trained, baseline), table)
-    for name, metric in (result.metrics | class_group_metrics(result)).items():
-        reporter.metric(name, metric.value)
-        reporter.metric(f"{name}.low", metric.low)
-        reporter.metric(f"{name}.high", metric.high)
-    reporter.metric("queries", len(queries))
-    _report_figures(catalogue, bundle, result, {"trained": embeddings, "frozen": baseline_embeddings}, reporter)
+    _report_figures(catalogue, bundle, result, {"trained": embedded, "frozen": baseline_embedded}, reporter)
     return result
+
+
+def _add_other_kind(result: Evaluation, other: Catalogue, bundle: Bundle, frozen: Bundle, reporter: Reporter) -> Evaluation:
+    """Add the evaluation of both models on images of another kind; report the number of queries and the result in words."""
+    baseline, trained = evaluate_other_kind(other, frozen, BASELINE_NAME), evaluate_other_kind(other, bundle, TRAINED_NAME)
+    metrics = _compare({"other.": trained}, {"other.": baseline})
+    in_words = result_in_words(metrics, len(queries_and_gallery(other)[1]))
+    logger.info(in_words)
+    reporter.metric("other.queries", len(trained.queries))
+    reporter.note("other.result", in_words)
+    return replace(result, metrics=result.metrics | metrics, other_queries=trained.queries)
 
 
 def embed_and_evaluate(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, model_name: str) -> Evaluation:
@@ -144,7 +167,8 @@ def _compare(trained: dict[str, Evaluation], baseline: dict[str, Evaluation]) ->
     for prefix, evaluation in trained.items():
         before = baseline[prefix]
         metrics |= {f"{prefix}{name}": metric for name, metric in evaluation.metrics.items()}
-        metrics |= {f"baseline.{prefix}{name}": metric for name, metric in before.metrics.items()}
+        # The frozen baseline was trained on none of the images, so none is novel or familiar to it.
+        metrics |= {f"baseline.{prefix}{name}": metric for name, metric in before.metrics.items() if name != NOVEL_QUERIES}
         duplicate_groups = np.unique(evaluation.queries["duplicate_group"], return_inverse=True)[1]
         for name in GAIN_METRICS:
             gain = (evaluation.queries[name] - before.queries[name]).to_numpy()
@@ -153,12 +177,12 @@ def _compare(trained: dict[str, Evaluation], baseline: dict[str, Evaluation]) ->
 
 
 def _report_figures(
-    catalogue: Catalogue, bundle: Bundle, evaluation: Evaluation, embeddings_of: dict[str, Embeddings], reporter: Reporter
+    catalogue: Catalogue, bundle: Bundle, evaluation: Evaluation, embedded_by: dict[str, Embedded], reporter: Reporter
 ) -> None:
-    """Report the figures of an evaluation; `embeddings_of` holds the embeddings by model, the trained model's first."""
+    """Report the figures of an evaluation; `embedded_by` holds the embeddings by model, the trained model's first."""
     table, queries, gallery = evaluation.queries, catalogue.rows("test"), catalogue.rows("train")
-    labels, embeddings = catalogue.frame["label"], next(iter(embeddings_of.values()))
-    neighbors_of = {name: neighbors(points, queries, gallery, MAX_RECALL_RANK) for name, points in embeddings_of.items()}
+    labels, embeddings = catalogue.frame["label"], next(iter(embedded_by.values())).images
+    neighbors_of = {name: neighbors(by.queries[queries], by.images, gallery, MAX_RECALL_RANK) for name, by in embedded_by.items()}
     hit_ranks = {name: first_hit_ranks(rows, labels.tolist(), queries, gallery) for name, rows in neighbors_of.items()}
     first_neighbors = next(iter(neighbors_of.values()))[:, :GALLERY_NEIGHBORS]
     reporter.figure("recall_curve", recall_curve(hit_ranks, MAX_RECALL_RANK))
@@ -186,24 +210,11 @@ def _can_evaluate(catalogue: Catalogue, test_triplets: npt.NDArray[np.int64]) ->
     return len(test_triplets) > 0 or bool(labels.iloc[catalogue.rows("test")].isin(labels.iloc[catalogue.rows("train")]).any())
 
 
-def _embed(catalogue: Catalogue, bundle: Bundle, model_name: str) -> Embeddings:
-    """Return embeddings (len(frame), d) of the test and train splits; all other rows are zero."""
-    rows = CatalogueRows(np.concatenate([catalogue.rows("test"), catalogue.rows("train")]))
-    embeddings = catalogue_embeddings(bundle, catalogue, rows, f"embedding, {model_name}")
-    all_embeddings = np.zeros((len(catalogue.frame), embeddings.shape[1]), dtype=np.float32)
-    all_embeddings[rows] = embeddings
-    return all_embeddings
+def _embed(catalogue: Catalogue, bundle: Bundle, model_name: str) -> Embedded:
+    return embed_images(catalogue, bundle, catalogue.rows("test"), catalogue.rows("train"), model_name)
 
 
-def _evaluate_subset(
-    catalogue: Catalogue, triplets: npt.NDArray[np.int64], embeddings: Embeddings, mask: npt.NDArray[np.bool_]
-) -> Evaluation:
+def _evaluate_subset(catalogue: Catalogue, triplets: npt.NDArray[np.int64], embedded: Embedded, mask: npt.NDArray[np.bool_]) -> Evaluation:
     """Evaluate on the rows of the test and train splits that a mask of the frame selects."""
-    queries, gallery = catalogue.rows("test"), catalogue.rows("train")
-    return evaluate(
-        catalogue.frame,
-        embeddings,
-        CatalogueRows(queries[mask[queries]]),
-        CatalogueRows(gallery[mask[gallery]]),
-        triplets[mask[triplets].all(axis=1)],
-    )
+    queries, gallery = (CatalogueRows(rows[mask[rows]]) for rows in (catalogue.rows("test"), catalogue.rows("train")))
+    return evaluate_embedded(catalogue.frame, embedded, queries, gallery, triplets[mask[triplets].all(axis=1)])

@@ -20,6 +20,7 @@ from deeprank.triplets.sampling import SampleSettings, sample_triplets
 ID_COLUMNS = ("row", "label", "class_group", "duplicate_group", "nearest")
 # The metric that tables of classes give an interval of, and that the gate compares.
 MAIN_METRIC = "fine.recall_at_1"
+QUERIES, OTHER_QUERIES = "queries.parquet", "other_queries.parquet"
 # Probability of each tail of a 95 % interval.
 TAIL = 0.025
 
@@ -34,11 +35,13 @@ class Evaluation:
             of the queries share a parent), score_at_top_30 (-1 to 1).
         queries: one row per query: row (of the catalogue's frame), label, class_group (the coarse class), duplicate_group (of
             near-duplicates), nearest (row of the first neighbor), and the value of each metric that is defined per query.
+        other_queries: the same of images of another kind, rows of their own catalogue; None where there are none.
 
     """
 
     metrics: dict[str, Estimate]
     queries: pd.DataFrame
+    other_queries: pd.DataFrame | None = None
 
     def per_class(self) -> pd.DataFrame:
         """Return one row per class, worst first.
@@ -75,10 +78,12 @@ class Evaluation:
         return result
 
     def save(self, folder: Path) -> None:
-        """Write metrics.json, queries.parquet, per_class.csv and per_class_group.csv."""
+        """Write metrics.json, queries.parquet, per_class.csv, per_class_group.csv, and other_queries.parquet where there are any."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.json").write_text(json.dumps({name: asdict(metric) for name, metric in self.metrics.items()}, indent=1))
-        self.queries.to_parquet(folder / "queries.parquet", index=False)
+        self.queries.to_parquet(folder / QUERIES, index=False)
+        if self.other_queries is not None:
+            self.other_queries.to_parquet(folder / OTHER_QUERIES, index=False)
         self.per_class().to_csv(folder / "per_class.csv", index=False)
         self.per_class_group().to_csv(folder / "per_class_group.csv", index=False)
 
@@ -86,7 +91,8 @@ class Evaluation:
     def load(cls, folder: Path) -> "Evaluation":
         """Read a saved evaluation."""
         metrics = {name: Estimate(**values) for name, values in json.loads((folder / "metrics.json").read_text()).items()}
-        return cls(metrics, pd.read_parquet(folder / "queries.parquet"))
+        has_other = (folder / OTHER_QUERIES).exists()
+        return cls(metrics, pd.read_parquet(folder / QUERIES), pd.read_parquet(folder / OTHER_QUERIES) if has_other else None)
 
 
 def empty_evaluation() -> Evaluation:
@@ -115,6 +121,8 @@ def evaluate(
     queries: CatalogueRows,
     gallery: CatalogueRows,
     triplets: npt.NDArray[np.int64],
+    query_embeddings: npt.NDArray[np.float32] | None = None,
+    own_positions: npt.NDArray[np.int64] | None = None,
 ) -> Evaluation:
     """Compute every metric with its interval.
 
@@ -123,18 +131,24 @@ def evaluate(
         embeddings: (len(frame), d) of unit length; only the rows in queries, gallery and triplets are read.
         queries, gallery: rows of the frame.
         triplets: (m, 3) rows of the frame, all of them in queries.
+        query_embeddings: (len(frame), d) the images as queries, see `Embedder.as_queries`; None: they are `embeddings`.
+        own_positions: as of `query_table`, where queries are in the gallery.
 
     """
+    if query_embeddings is None:
+        query_embeddings = embeddings
     labels = frame["label"].tolist()
     codes, duplicate_groups = encode_hierarchy(labels), np.unique(frame["duplicate_group"], return_inverse=True)[1]
-    per_query = query_table(embeddings[queries], codes[queries], embeddings[gallery], codes[gallery], RelevanceWeights())
+    per_query = query_table(
+        query_embeddings[queries], codes[queries], embeddings[gallery], codes[gallery], RelevanceWeights(), own_positions
+    )
     metrics = {name: estimate(per_query[name].to_numpy(), duplicate_groups[queries], is_proportion=True) for name in per_query}
-    metrics |= _triplet_metrics(frame, embeddings, queries, triplets, duplicate_groups)
+    metrics |= _triplet_metrics(frame, embeddings, query_embeddings, queries, triplets, duplicate_groups)
     ids = {
         "row": queries,
         "label": frame["label"].to_numpy()[queries],
         "class_group": np.array(coarse_labels(labels), dtype=object)[queries],
-        "nearest": nearest(embeddings, queries, gallery),
+        "nearest": nearest(query_embeddings[queries], embeddings, gallery, own_positions),
         "duplicate_group": frame["duplicate_group"].to_numpy()[queries],
     }
     return Evaluation(metrics, pd.DataFrame(ids).join(per_query))
@@ -143,6 +157,7 @@ def evaluate(
 def _triplet_metrics(
     frame: pd.DataFrame,
     embeddings: npt.NDArray[np.float32],
+    query_embeddings: npt.NDArray[np.float32],
     queries: CatalogueRows,
     triplets: npt.NDArray[np.int64],
     duplicate_groups: npt.NDArray[np.int64],
@@ -150,12 +165,12 @@ def _triplet_metrics(
     def over_triplets(values: npt.NDArray[np.float64], triplets: npt.NDArray[np.int64]) -> Estimate:
         return estimate(values, duplicate_groups[triplets[:, 0]], is_proportion=True)
 
-    metrics = {"triplet_accuracy": over_triplets(triplet_correct(embeddings, triplets), triplets)}
+    metrics = {"triplet_accuracy": over_triplets(triplet_correct(query_embeddings, embeddings, triplets), triplets)}
     same_parent = same_parent_triplets(frame, queries)
     if len(same_parent):
-        metrics["triplet_accuracy_same_parent"] = over_triplets(triplet_correct(embeddings, same_parent), same_parent)
+        metrics["triplet_accuracy_same_parent"] = over_triplets(triplet_correct(query_embeddings, embeddings, same_parent), same_parent)
     # The interval is computed for a proportion from 0 to 1; the score is this proportion scaled to -1 to 1.
-    score = over_triplets((score_at_top(embeddings, triplets, queries) + 1) / 2, triplets)
+    score = over_triplets((score_at_top(query_embeddings, embeddings, triplets, queries) + 1) / 2, triplets)
     metrics["score_at_top_30"] = replace(score, value=2 * score.value - 1, low=2 * score.low - 1, high=2 * score.high - 1)
     return metrics
 

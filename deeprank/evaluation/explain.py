@@ -30,8 +30,8 @@ class Explanation:
     """How much each region of two images contributes to their similarity.
 
     Attributes:
-        similarity: cosine similarity of the two embeddings, -1 to 1.
-        distance: Euclidean distance of the two embeddings, 0 to 2: similarity = 1 - distance² / 2.
+        similarity: of the first image, as a query, to the second, -1 to 1.
+        distance: 0 to 2: similarity = 1 - distance² / 2.
         first, second: (h, w) contribution of each region of the center square of each image; each map sums to the similarity.
 
     """
@@ -54,7 +54,7 @@ def similarity_maps(model: Embedder, preprocessing: Preprocessing, first: bytes,
 
     Args:
         model, preprocessing: that embed the images; other threads may use the model at the same time.
-        first, second: stored images, JPEG bytes as the catalogue keeps them.
+        first, second: stored images, JPEG bytes as the catalogue keeps them; the first one is the query.
 
     Raises:
         ModelError: the model has no feature map (a transformer).
@@ -64,14 +64,16 @@ def similarity_maps(model: Embedder, preprocessing: Preprocessing, first: bytes,
     """
     images = torch.stack([preprocessing(first), preprocessing(second)]).to(next(model.parameters()).device)
     embeddings, features = _embed_with_features(model, images)
-    similarity_sum = (embeddings * embeddings.detach().flip(0)).sum()
+    scale = torch.from_numpy(model.query_scale(embeddings.detach()[:1].cpu().numpy())).to(embeddings.device)
+    similarity_sum = (embeddings * scale * embeddings.detach().flip(0)).sum()
     gradients = torch.autograd.grad(similarity_sum, features)
     branch_maps = [(gradient * cells).sum(1).detach() for gradient, cells in zip(gradients, features, strict=True)]
     maps = torch.stack([_resize_preserving_sum(branch_map, branch_maps[0].shape[1]) for branch_map in branch_maps]).sum(0).cpu().numpy()
-    embedding1, embedding2 = embeddings.detach().cpu().numpy().astype(np.float64)
-    similarity = float(embedding1 @ embedding2)
+    first_embedding, second_embedding = embeddings.detach().cpu().numpy()[:, None]
+    distance = float(model.query_distances(first_embedding, second_embedding)[0])
+    similarity = 1 - distance**2 / 2
     maps += (similarity - maps.sum(axis=(1, 2), keepdims=True)) / maps[0].size
-    return Explanation(similarity, float(np.linalg.norm(embedding1 - embedding2)), *maps)
+    return Explanation(similarity, distance, *maps)
 
 
 def explain_first_neighbors(
@@ -94,7 +96,7 @@ def explain_first_neighbors(
 
     """
     model, preprocessing = bundle.load()
-    distances = np.linalg.norm(embeddings[queries["row"]] - embeddings[queries["nearest"]], axis=1)
+    distances = model.query_distances(embeddings[queries["row"]], embeddings[queries["nearest"]])
     by_distance = queries.iloc[np.argsort(distances, kind="stable")]
 
     def explain(hit: float) -> list[ExplainedPair]:

@@ -11,17 +11,17 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
+from deeprank.evaluation.class_groups import CLASS_GROUP_COLUMNS, class_group_gains
 from deeprank.evaluation.evaluation import MAIN_METRIC
-from deeprank.evaluation.intervals import CONFIDENCE, Estimate, binomial_interval, estimate
+from deeprank.evaluation.intervals import Estimate, estimate
 from deeprank.settings import Settings
 from deeprank.triplets.relevance import coarse_labels
 
-# Significance level of the sign tests, over all class groups together.
-ALPHA = 1 - CONFIDENCE
 # With this number the ends of the interval vary by less than 0.001 between seeds.
 RESAMPLES = 10_000
+# Name of the images of another kind among the class groups; a class group with this name cannot be expected.
+OTHER_KIND = "images of another kind (evaluate.other)"
 State = Literal["promoted", "held", "first-champion", "no-champion", "provisional", "invalid", "refreshed"]
-CLASS_GROUP_COLUMNS = ["class_group", "queries", "gain", "low", "high", "blocks"]
 
 
 class PromotionSettings(Settings):
@@ -30,8 +30,8 @@ class PromotionSettings(Settings):
     Attributes:
         floor: smallest recall@1 of the first champion.
         margin: the lower end of the 95 % interval of the gain must be above it; the gain is in recall@1 over the champion.
-        max_class_group_drop: largest drop of recall@1 in a class group (coarse class); a larger drop that is statistically
-            significant prevents the promotion.
+        max_class_group_drop: largest drop of recall@1 in a class group (coarse class), or on the images of `evaluate.other`; a larger
+            drop that is statistically significant prevents the promotion.
         min_queries: smallest number of test queries, near-duplicates counted once; with fewer the release cannot be tested.
         min_class_group_queries: class groups with fewer queries are not tested.
         training_noise: standard deviation of recall@1 on one test split between trainings that differ in the random seed only,
@@ -60,7 +60,8 @@ class Decision:
         promoted: whether the challenger becomes the champion.
         reason: a sentence with the numbers.
         gain: of recall@1 per query over the champion, with its 95 % interval, training noise included.
-        class_groups: one row per class group tested, largest loss first: class_group, queries, gain, low, high, blocks.
+        class_groups: one row per class group tested, largest loss first: class_group, queries, gain, low, high, blocks. The images of
+            another kind are a row too, OTHER_KIND.
         inputs: other numbers that the decision is based on, by name.
 
     """
@@ -79,6 +80,8 @@ class Decision:
             metrics |= {"gate.gain": self.gain.value, "gate.gain.low": self.gain.low, "gate.gain.high": self.gain.high}
             metrics["gate.class_groups"] = float(len(self.class_groups))
             metrics["gate.class_groups_blocking"] = float(self.class_groups["blocks"].sum())
+            for row in self.class_groups[self.class_groups["class_group"] == OTHER_KIND].itertuples():
+                metrics |= {"gate.other_gain": row.gain, "gate.other_gain.low": row.low, "gate.other_gain.high": row.high}
         return metrics
 
     def save(self, folder: Path) -> None:
@@ -98,6 +101,7 @@ def decide(
     problems: Sequence[str] = (),
     champion_problem: str = "",
     is_provisional: bool = False,
+    other_kind: tuple[pd.DataFrame, pd.DataFrame] | None = None,
 ) -> Decision:
     """Decide whether the challenger becomes the champion.
 
@@ -113,6 +117,8 @@ def decide(
         problems: sentences about why the challenger cannot be tested (e.g. a leak between the splits).
         champion_problem: why the champion cannot be evaluated; empty where it was evaluated, or there is none.
         is_provisional: whether the champion is provisional.
+        other_kind: query tables of challenger and champion on images of another kind, each query in a duplicate group of its own. They
+            are tested as one more class group; the gain is of the test split alone.
 
     Source: the paired differences of Efron and Tibshirani 1993, chapter 15, resampled in clusters; class groups: see
     `class_group_gains`.
@@ -132,7 +138,7 @@ def decide(
     inputs |= {"recall_at_1": float(np.nanmean(new_hits))}
     if champion is None or champion_problem:
         return _decide_by_floor(inputs, settings, champion_problem)
-    return _decide_by_pairs(challenger, champion, duplicate_groups, settings, inputs, is_provisional)
+    return _decide_by_pairs(challenger, champion, duplicate_groups, settings, inputs, is_provisional, other_kind)
 
 
 def _decide_by_pairs(
@@ -142,19 +148,31 @@ def _decide_by_pairs(
     settings: PromotionSettings,
     inputs: dict[str, float],
     is_provisional: bool,
+    other_kind: tuple[pd.DataFrame, pd.DataFrame] | None,
 ) -> Decision:
     """Decide by the paired differences of the queries; arguments as of `decide`, `inputs` is completed."""
-    new_hits = challenger[MAIN_METRIC].to_numpy(dtype=np.float64)
-    old_hits = champion.set_index("row")[MAIN_METRIC].loc[challenger["row"]].to_numpy(dtype=np.float64)
-    difference, group_codes = new_hits - old_hits, np.unique(np.asarray(duplicate_groups), return_inverse=True)[1]
+    difference, old_hits = _paired_difference(challenger, champion)
+    group_codes = np.unique(np.asarray(duplicate_groups), return_inverse=True)[1]
     # Both trainings had a random seed, so the noise of the difference is √2 times that of one training.
     noise_std = 2**0.5 * settings.training_noise
     gain = estimate(difference, group_codes, resamples=RESAMPLES, noise_std=noise_std)
     inputs |= {"champion_recall_at_1": float(np.nanmean(old_hits)), "margin": settings.margin, "training_noise": settings.training_noise}
     inputs |= {"gained": int((difference > 0).sum()), "lost": int((difference < 0).sum())}
     inputs |= {"max_class_group_drop": settings.max_class_group_drop}
-    table = class_group_gains(difference, coarse_labels(challenger["label"].tolist()), group_codes, settings)
+    class_groups = coarse_labels(challenger["label"].tolist())
+    if other_kind is not None:
+        other_difference, _ = _paired_difference(*other_kind)
+        class_groups += [OTHER_KIND] * len(other_difference)
+        difference = np.concatenate([difference, other_difference])
+        group_codes = np.concatenate([group_codes, np.arange(len(other_difference))])
+    table = class_group_gains(difference, class_groups, group_codes, settings.min_class_group_queries, settings.max_class_group_drop)
     return _decide_by_gain(gain, table, inputs, settings, is_provisional)
+
+
+def _paired_difference(challenger: pd.DataFrame, champion: pd.DataFrame) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the difference in the hits of each query of the challenger, and the hits of the champion."""
+    old_hits = champion.set_index("row")[MAIN_METRIC].loc[challenger["row"]].to_numpy(dtype=np.float64)
+    return challenger[MAIN_METRIC].to_numpy(dtype=np.float64) - old_hits, old_hits
 
 
 def _too_few_queries(queries: int, distinct: int, settings: PromotionSettings) -> list[str]:
@@ -223,70 +241,3 @@ def _decide_by_gain(
     else:
         reason += f"; none of {len(class_groups)} class groups has a significant drop of more than {settings.max_class_group_drop:.3f}"
     return Decision(state, state == "promoted", reason, gain, class_groups, inputs)
-
-
-def class_group_gains(
-    difference: npt.NDArray[np.float64], class_groups: Sequence[str], duplicate_codes: npt.NDArray[np.int64], settings: PromotionSettings
-) -> pd.DataFrame:
-    """Return the gain in each class group with enough queries, and whether the group blocks: a significant loss above the limit.
-
-    The test is a mid-p sign test over the near-duplicate groups that gained or lost. All class groups together block a
-    challenger that is as good as the champion in about 5 % of cases at most.
-
-    Args:
-        difference: (n,) challenger minus champion of each query; NaN values are excluded.
-        class_groups: (n,) class group of each query.
-        duplicate_codes: (n,) near-duplicate group of each query, 0 … m - 1.
-        settings: smallest number of queries of a class group, and the largest drop.
-
-    Returns:
-        One row per class group, largest loss first: class_group, queries, gain, low, high, blocks.
-
-    Source: Fagerland, Lydersen and Laake 2013, "The McNemar test for binary matched-pairs data"; Tarone 1990, "A modified
-    Bonferroni method for discrete data".
-
-    """
-    answerable = ~np.isnan(difference)
-    difference, duplicate_codes = difference[answerable], duplicate_codes[answerable]
-    names, class_codes = np.unique(np.asarray(class_groups)[answerable], return_inverse=True)
-    queries = np.bincount(class_codes)
-    # One pair per class group and near-duplicate group.
-    stride = duplicate_codes.max(initial=0) + 1
-    pairs, pair_of_query = np.unique(class_codes * stride + duplicate_codes, return_inverse=True)
-    pair_sums, class_of_pair = np.bincount(pair_of_query, weights=difference), pairs // stride
-    tested = np.flatnonzero(queries >= settings.min_class_group_queries)
-    changed, lost = (np.bincount(class_of_pair[mask], minlength=len(names))[tested] for mask in (pair_sums != 0, pair_sums < 0))
-    loss_shares = _loss_share_intervals(lost, changed)
-    # Scale from the share of losses among the changed pairs to the gain per query.
-    scale = (np.bincount(class_of_pair, weights=np.abs(pair_sums), minlength=len(names)) / np.maximum(queries, 1))[tested]
-    low, high = (scale * (1 - 2 * loss_shares[:, end]) for end in (1, 0))
-    gain = (np.bincount(class_codes, weights=difference, minlength=len(names)) / np.maximum(queries, 1))[tested]
-    blocks = (gain < -settings.max_class_group_drop) & (high < 0)
-    columns = (names[tested], queries[tested], gain, low, high, blocks)
-    table = pd.DataFrame(dict(zip(CLASS_GROUP_COLUMNS, columns, strict=True)))
-    return table.sort_values("gain", kind="stable").reset_index(drop=True)
-
-
-def _loss_share_intervals(losses: npt.NDArray[np.int64], trials: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return (class groups, 2): the interval of the share of losses among the changed pairs, corrected for multiple tests."""
-    # The bootstrap is not used here: with 30 differences, few of them not 0, it blocks an equal challenger in up to 16 % of
-    # cases (40 groups, 20 % not 0).
-    tail = ALPHA / tarone_comparisons(trials, ALPHA)
-    pairs = zip(losses.tolist(), trials.tolist(), strict=True)
-    return np.array([binomial_interval(lost, changed, tail) if changed else (0.5, 0.5) for lost, changed in pairs]).reshape(-1, 2)
-
-
-def tarone_comparisons(trials: npt.NDArray[np.int64], alpha: float) -> int:
-    """Return the number by which the significance level is divided, by Tarone's correction for discrete tests.
-
-    Only class groups with enough changed pairs to reach significance at the divided level are counted.
-
-    Args:
-        trials: number of changed pairs of each class group.
-        alpha: significance level over all class groups together.
-
-    Source: Tarone 1990, "A modified Bonferroni method for discrete data".
-
-    """
-    smallest_p = 0.5 ** (trials + 1.0)
-    return next((k for k in range(1, len(trials) + 1) if (smallest_p <= alpha / k).sum() <= k), 1)

@@ -36,14 +36,16 @@ def query_table(
     gallery: Embeddings,
     gallery_codes: IntArray,
     weights: RelevanceWeights,
+    own_positions: IntArray | None = None,
 ) -> pd.DataFrame:
     """Return recall@k, average precision at R and nDCG of each query.
 
     Args:
-        queries, gallery: (n, d) embeddings of unit length.
+        queries, gallery: (n, d) embeddings; those of the gallery have unit length, inner products are at most 1.
         query_codes, gallery_codes: (n, depth) class codes, coarsest first, of one call of `encode_hierarchy`: the last
             column is the fine class, the last but one the coarse class (the only column is both).
         weights: of graded relevance.
+        own_positions: (n,) position in the gallery of the query itself, which is no result; -1 or None: not in the gallery.
 
     Returns:
         One row per query: fine.recall_at_1, _5, _10 (0 or 1), fine.map_at_r (average precision at R, 0 to 1), the same for
@@ -56,7 +58,8 @@ def query_table(
     """
     depth = query_codes.shape[1]
     level_columns = {"fine": depth - 1, "coarse": max(depth - 2, 0)}
-    num_sharing = _num_sharing(query_codes, gallery_codes)
+    own = np.full(len(queries), -1) if own_positions is None else own_positions
+    num_sharing = _num_sharing(query_codes, gallery_codes, own)
     ranks_needed = np.clip(num_sharing[:, level_columns["coarse"]], max(*RECALL_RANKS, NDCG_RANK), len(gallery))
     # Queries that need the same number of ranks share a chunk.
     order = np.argsort(ranks_needed, kind="stable")
@@ -65,27 +68,25 @@ def query_table(
 
     def compute(keys: IntArray, chunk: slice) -> dict[str, FloatArray]:
         rows = order[chunk]
-        ranked = _top_positions(keys, int(ranks_needed[rows].max()))
+        ranked = _top_positions(_rank_own_last(keys, own[rows]), int(ranks_needed[rows].max()))
+        is_other = ranked != own[rows][:, None]
         columns: dict[str, FloatArray] = {}
         for level, column in level_columns.items():
-            hits = gallery_codes[:, column][ranked] == query_codes[rows, column][:, None]
+            hits = (gallery_codes[:, column][ranked] == query_codes[rows, column][:, None]) & is_other
             columns |= {f"{level}.{name}": values for name, values in _recall_and_precision(hits, num_sharing[rows, column]).items()}
-        shared_depth = (gallery_codes[ranked[:, :NDCG_RANK]] == query_codes[rows][:, None]).sum(axis=2)
-        # Not a matrix product: its last digit depends on the number of rows.
-        gain = (relevances[shared_depth] / np.log2(np.arange(shared_depth.shape[1]) + 2)).sum(axis=1)
-        ideal = ideal_gain[rows]
-        return columns | {"ndcg_at_10": np.where(ideal > 0, gain / np.where(ideal > 0, ideal, 1), np.nan)}
+        shared_depth = (gallery_codes[ranked[:, :NDCG_RANK]] == query_codes[rows][:, None]).sum(axis=2) * is_other[:, :NDCG_RANK]
+        return columns | {"ndcg_at_10": _ndcg(relevances[shared_depth], ideal_gain[rows])}
 
     # 64 bytes for each ranked image: position, code, hit, and the temporary arrays of hits.
     chunks = _map_chunks(compute, queries[order], gallery, 64 * int(ranks_needed.max(initial=1)))
     return pd.concat([pd.DataFrame(chunk) for chunk in chunks], ignore_index=True).iloc[np.argsort(order)].reset_index(drop=True)
 
 
-def triplet_correct(embeddings: Embeddings, triplets: IntArray) -> FloatArray:
+def triplet_correct(query_embeddings: Embeddings, embeddings: Embeddings, triplets: IntArray) -> FloatArray:
     """Return 1 for each triplet whose query is nearer to its positive than to its negative, else 0.
 
     Args:
-        embeddings: (n, d) of unit length.
+        query_embeddings, embeddings: (n, d) each image as a query, and as an image that is searched; of unit length.
         triplets: (m, 3) row indices of query, positive, negative.
 
     Returns:
@@ -97,16 +98,17 @@ def triplet_correct(embeddings: Embeddings, triplets: IntArray) -> FloatArray:
     correct = np.empty(len(triplets))
     for first in range(0, len(triplets), TRIPLET_CHUNK_SIZE):
         chunk = slice(first, first + TRIPLET_CHUNK_SIZE)
-        query, positive, negative = (_quantize(embeddings[rows]) for rows in triplets[chunk].T)
+        query = _quantize(query_embeddings[triplets[chunk, 0]])
+        positive, negative = (_quantize(embeddings[rows]) for rows in triplets[chunk, 1:].T)
         correct[chunk] = (query * positive).sum(axis=1) > (query * negative).sum(axis=1)
     return correct
 
 
-def score_at_top(embeddings: Embeddings, triplets: IntArray, images: IntArray) -> FloatArray:
+def score_at_top(query_embeddings: Embeddings, embeddings: Embeddings, triplets: IntArray, images: IntArray) -> FloatArray:
     """Return 1 for each correct triplet and -1 for each wrong one; NaN where neither image is near the query.
 
     Args:
-        embeddings: (n, d) of unit length.
+        query_embeddings, embeddings: as of `triplet_correct`.
         triplets: (m, 3) row indices of query, positive, negative.
         images: rows that are ranked, without the query itself; they contain all rows of the triplets.
 
@@ -136,16 +138,19 @@ def score_at_top(embeddings: Embeddings, triplets: IntArray, images: IntArray) -
         return np.minimum(positive_key, negative_key) <= keys[query, last_rank]
 
     near = np.empty(len(triplets), dtype=bool)
-    near[order] = np.concatenate([np.empty(0, dtype=bool), *_map_chunks(is_near, embeddings[queries], embeddings[images])])
-    return np.where(near, 2 * triplet_correct(embeddings, triplets) - 1, np.nan)
+    near[order] = np.concatenate([np.empty(0, dtype=bool), *_map_chunks(is_near, query_embeddings[queries], embeddings[images])])
+    return np.where(near, 2 * triplet_correct(query_embeddings, embeddings, triplets) - 1, np.nan)
 
 
-def _num_sharing(query_codes: IntArray, gallery_codes: IntArray) -> IntArray:
-    """Return (queries, depth): column d is the number of gallery images with the query's code in column d."""
+def _num_sharing(query_codes: IntArray, gallery_codes: IntArray, own_positions: IntArray) -> IntArray:
+    """Return (queries, depth): column d is the number of gallery images with the query's code in column d, without its own."""
     counts = []
     for query_column, gallery_column in zip(query_codes.T, gallery_codes.T, strict=True):
         counts.append(np.bincount(gallery_column, minlength=int(query_column.max(initial=0)) + 1)[query_column])
-    return np.stack(counts, axis=1)
+    num_sharing: IntArray = np.stack(counts, axis=1)
+    has_own = own_positions >= 0
+    num_sharing[has_own] -= query_codes[has_own] == gallery_codes[own_positions[has_own]]
+    return num_sharing
 
 
 def _quantize(embeddings: Embeddings) -> FloatArray:
@@ -166,11 +171,18 @@ def _ranking_keys(queries: FloatArray, gallery: FloatArray) -> IntArray:
     keys = np.empty((len(queries), len(gallery)), dtype=np.int64)
     for first in range(0, len(gallery), GALLERY_CHUNK_SIZE):
         similarity = queries @ gallery[first : first + GALLERY_CHUNK_SIZE].T
-        # The vectors have unit length, so the high half holds the similarity in steps of 2^-30.
+        # A similarity is at most 1, so the high half holds the similarity in steps of 2^-30.
         similarity *= -(2.0**-20)
         keys[:, first : first + GALLERY_CHUNK_SIZE] = similarity
     keys <<= 32
     keys |= np.arange(len(gallery))
+    return keys
+
+
+def _rank_own_last(keys: IntArray, own_positions: IntArray) -> IntArray:
+    """Return the keys with the query's own position after all others; the keys are changed."""
+    has_own = np.flatnonzero(own_positions >= 0)
+    keys[has_own, own_positions[has_own]] = np.iinfo(np.int32).max << 32 | own_positions[has_own]
     return keys
 
 
@@ -198,6 +210,13 @@ def _recall_and_precision(hits: npt.NDArray[np.bool_], num_relevant: IntArray) -
     within_r = rank < num_relevant[query]
     precision_sum = np.bincount(query[within_r], hits_so_far[within_r] / (rank[within_r] + 1), minlength=len(hits))
     return recall | {"map_at_r": np.where(answerable, precision_sum / np.maximum(num_relevant, 1), np.nan)}
+
+
+def _ndcg(relevances: FloatArray, ideal_gain: FloatArray) -> FloatArray:
+    """Return the discounted gain (queries,) of ranked images (queries, ranks), relative to the ideal; NaN where that is 0."""
+    # Not a matrix product: its last digit depends on the number of rows.
+    gain = (relevances / np.log2(np.arange(relevances.shape[1]) + 2)).sum(axis=1)
+    return np.where(ideal_gain > 0, gain / np.where(ideal_gain > 0, ideal_gain, 1), np.nan)
 
 
 def _ideal_gain(num_sharing: IntArray, relevances: FloatArray, gallery_size: int) -> FloatArray:

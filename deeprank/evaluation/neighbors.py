@@ -8,27 +8,36 @@ import numpy.typing as npt
 
 from deeprank.row_numbers import CatalogueRows
 
+Vectors = npt.NDArray[np.float32]
 
-def neighbors(embeddings: npt.NDArray[np.float32], queries: CatalogueRows, gallery: CatalogueRows, k: int) -> CatalogueRows:
+
+def neighbors(queries: Vectors, embeddings: Vectors, gallery: CatalogueRows, k: int) -> CatalogueRows:
     """Return the gallery rows nearest to each query, nearest first.
 
     Args:
+        queries: (q, d) embeddings of the queries.
         embeddings: (n, d) of unit length.
-        queries, gallery: rows of the embeddings.
+        gallery: rows of the embeddings.
         k: number of neighbors per query.
 
     Returns:
-        (len(queries), min(k, len(gallery))) rows of the embeddings.
+        (q, min(k, len(gallery))) rows of the embeddings.
 
     """
     # FAISS works in blocks of both sides: the full matrix of similarities is never in memory.
-    _, positions = faiss.knn(embeddings[queries], embeddings[gallery], min(k, len(gallery)), metric=faiss.METRIC_INNER_PRODUCT)
+    _, positions = faiss.knn(queries, embeddings[gallery], min(k, len(gallery)), metric=faiss.METRIC_INNER_PRODUCT)
     return CatalogueRows(gallery[positions])
 
 
-def nearest(embeddings: npt.NDArray[np.float32], queries: CatalogueRows, gallery: CatalogueRows) -> CatalogueRows:
-    """Return the gallery row nearest to each query, (len(queries),); arguments as of `neighbors`."""
-    return CatalogueRows(neighbors(embeddings, queries, gallery, 1)[:, 0])
+def nearest(
+    queries: Vectors, embeddings: Vectors, gallery: CatalogueRows, own_positions: npt.NDArray[np.int64] | None = None
+) -> CatalogueRows:
+    """Return the gallery row nearest to each query, (q,); arguments as of `neighbors`, own_positions as of `query_table`."""
+    if own_positions is None:
+        return CatalogueRows(neighbors(queries, embeddings, gallery, 1)[:, 0])
+    two = neighbors(queries, embeddings, gallery, 2)
+    first_is_own = (own_positions >= 0) & (two[:, 0] == gallery[own_positions])
+    return CatalogueRows(np.where(first_is_own, two[:, -1], two[:, 0]))
 
 
 def first_hit_ranks(

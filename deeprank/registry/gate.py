@@ -7,6 +7,7 @@ from deeprank.errors import ModelError
 from deeprank.evaluation.bundle_evaluation import embed_and_evaluate
 from deeprank.evaluation.evaluation import Evaluation
 from deeprank.evaluation.gate import Decision, decide
+from deeprank.evaluation.other_kind import evaluate_other_kind
 from deeprank.plotting.gate import gained_and_lost
 from deeprank.registry.champion import is_provisional_champion
 from deeprank.registry.register import RegisterSettings
@@ -22,6 +23,7 @@ def evaluate_gate(
     settings: RegisterSettings,
     reporter: Reporter,
     problems: Sequence[str] = (),
+    other: Catalogue | None = None,
 ) -> Decision:
     """Evaluate the champion on the current test queries and decide whether the new model becomes champion.
 
@@ -34,34 +36,41 @@ def evaluate_gate(
         settings: name of the registered model, and the promotion rules.
         reporter: receives the results.
         problems: reasons why the new model cannot be tested, in words.
+        other: images of another kind, on which the new model was evaluated too.
 
     """
     champion = find_version(settings.name, "champion")
     champion_name = f"champion, version {champion.version}" if champion else ""
-    champion_queries, champion_problem = None, ""
+    champion_queries, other_kind, champion_problem = None, None, ""
     if champion is not None:
         try:
-            champion_queries = embed_and_evaluate(catalogue, triplets, open_version(champion).bundle, champion_name).queries
+            bundle = open_version(champion).bundle
+            champion_queries = embed_and_evaluate(catalogue, triplets, bundle, champion_name).queries
+            if other is not None and evaluation.other_queries is not None:
+                other_kind = evaluation.other_queries, evaluate_other_kind(other, bundle, champion_name).queries
         except ModelError as error:
             champion_problem = (
                 f"the {champion_name}, cannot be loaded: {error}; `deeprank promote VERSION --force` promotes a version without the gate"
             )
-    duplicate_groups = evaluation.queries["duplicate_group"].to_numpy()
     decision = decide(
         evaluation.queries,
         champion_queries,
-        duplicate_groups,
+        evaluation.queries["duplicate_group"].to_numpy(),
         settings.promotion,
         problems,
         champion_problem,
         is_provisional=is_provisional_champion(settings.name),
+        other_kind=other_kind,
     )
+    _report_decision(decision, str(champion.version) if champion else "none", reporter)
+    if champion_queries is not None and len(champion_queries):
+        reporter.figure("gained_and_lost", gained_and_lost(catalogue, evaluation.queries, champion_queries, champion_name))
+    return decision
+
+
+def _report_decision(decision: Decision, champion_before: str, reporter: Reporter) -> None:
     for name, value in decision.metrics().items():
         reporter.metric(name, value)
     reporter.note("gate.state", decision.state)
     reporter.note("gate.reason", decision.reason)
-    reporter.note("gate.champion_before", str(champion.version) if champion else "none")
-    if champion_queries is not None and len(champion_queries):
-        figure = gained_and_lost(catalogue, evaluation.queries, champion_queries, champion_name=champion_name)
-        reporter.figure("gained_and_lost", figure)
-    return decision
+    reporter.note("gate.champion_before", champion_before)

@@ -108,7 +108,8 @@ def write_report(file: Path, title: str, records: Sequence[tuple[str, Record]]) 
     values, notes = last_values(record for _, record in records)
     metrics = format_metrics(values)
     fixed_steps = {spec.step for spec in SECTIONS}
-    other_specs = [SectionSpec(step, step.replace("_", " ").capitalize(), step) for step, _ in records if step not in fixed_steps]
+    other_steps = [step for step, record in records if step not in fixed_steps and _has_content(record)]
+    other_specs = [SectionSpec(step, step.replace("_", " ").capitalize(), step) for step in other_steps]
     html = (
         create_environment(autoescape=True)
         .get_template("report.html.j2")
@@ -130,8 +131,12 @@ def _register_all_figures() -> None:
         import_module(f"{plotting.__name__}.{module.name}")
 
 
+def _has_content(record: Record) -> bool:
+    return bool(record.points or record.figures or record.notes)
+
+
 def _section(spec: SectionSpec, record: Record | None) -> Section:
-    if record is None or not (record.points or record.figures or record.notes):
+    if record is None or not _has_content(record):
         return Section(spec.anchor, spec.title, spec.missing_text, [], [])
     tables = evaluation_tables(record) if spec.step == "evaluate" else step_tables(record)
     order = list(dict.fromkeys((*spec.figures, *CAPTIONS)))

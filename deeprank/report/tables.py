@@ -25,7 +25,12 @@ TABLE_TITLES = {
     "unseen": "Ranking and triplets, classes held out of training",
     "unseen.fine": "Same class (fine), classes held out of training",
     "unseen.coarse": "Same parent folder (coarse), classes held out of training",
+    "other": "Images of another kind: ranking and triplets",
+    "other.fine": "Images of another kind: same class (fine)",
+    "other.coarse": "Images of another kind: same parent folder (coarse)",
 }
+# The note that is shown above a table, by the same part of a metric's name.
+TABLE_NOTES = {"other.fine": "other.result"}
 CLASS_GROUP_METRIC = re.compile(r"per_class_group/(?P<class_group>.+)\.(?P<metric>\w+)")
 
 
@@ -70,6 +75,7 @@ class Table:
         columns: headers of the cells.
         rows: of the table.
         row_header: header of the first column.
+        text: sentence above the table; may be empty.
 
     """
 
@@ -77,6 +83,7 @@ class Table:
     columns: tuple[str, ...]
     rows: Sequence[Row]
     row_header: str = "metric"
+    text: str = ""
 
 
 def last_values(records: Iterable[Record]) -> tuple[dict[str, float], dict[str, str]]:
@@ -157,11 +164,12 @@ def evaluation_tables(record: Record) -> list[Table]:
     for name in metrics:
         own_name = name.removeprefix(next((prefix for prefix in prefixes if name.startswith(prefix)), ""))
         names_by_level.setdefault(own_name.rpartition(".")[0], {})[own_name] = None
-    return [_level_table(level, list(names), metrics) for level, names in names_by_level.items()] + class_groups
+    text_of = {level: record.notes.get(note, "") for level, note in TABLE_NOTES.items()}
+    return [_level_table(level, list(names), metrics, text_of.get(level, "")) for level, names in names_by_level.items()] + class_groups
 
 
-def _level_table(level: str, names: Sequence[str], metrics: Mapping[str, Metric]) -> Table:
-    """Return a table of metrics without the columns that are empty."""
+def _level_table(level: str, names: Sequence[str], metrics: Mapping[str, Metric], note: str) -> Table:
+    """Return a table of metrics without the columns that are empty, with a note as its text."""
     cells_of = {name: compare_models(metrics, name) for name in names}
     columns = [i for i in range(len(MODEL_PREFIXES)) if any(cells[i] for cells in cells_of.values())]
     rows = []
@@ -169,7 +177,7 @@ def _level_table(level: str, names: Sequence[str], metrics: Mapping[str, Metric]
         text = display_name(name)
         rows.append(Row("" if text == name else text, name, [cells[i] for i in columns]))
     headers = tuple(MODEL_PREFIXES)
-    return Table(TABLE_TITLES.get(level, level), tuple(headers[i] for i in columns), rows)
+    return Table(TABLE_TITLES.get(level, level), tuple(headers[i] for i in columns), rows, text=note)
 
 
 def _split_class_groups(metrics: Mapping[str, Metric]) -> tuple[list[Table], dict[str, Metric]]:

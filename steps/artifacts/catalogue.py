@@ -12,6 +12,11 @@ CATALOGUE_JSON = "catalogue.json"
 class CatalogueArtifact(Artifact):
     """A reference to one version of a catalogue."""
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no catalogue in it, because the config has no folder for it."""
+        return not (self.folder / CATALOGUE_JSON).exists()
+
     def write(self, catalogue: Catalogue) -> None:
         """Write uri, version, fingerprint and excluded images."""
         reference: dict[str, object] = {
@@ -33,4 +38,4 @@ class CatalogueArtifact(Artifact):
 
     def content_hash(self) -> str:
         """Return the fingerprint: a new version with the same usable images is a cache hit for the next step."""
-        return str(self._reference()["fingerprint"])
+        return super().content_hash() if self.empty else str(self._reference()["fingerprint"])

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from deeprank.data.synthetic import write_synthetic
+
 PROJECT = Path(__file__).resolve().parents[2]
 COPIED = ("pipelines", "steps", "deeprank", "configs", "pyproject.toml", "constraints.txt")
 # Variables that point to the state folder of this process.
@@ -86,5 +88,9 @@ def copy_project(folder: Path) -> ProjectCopy:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> ProjectCopy:
-    """The project that several tests share."""
-    return copy_project(tmp_path_factory.mktemp("project"))
+    """The project that several tests share; its runs are evaluated on images of another kind too."""
+    project = copy_project(tmp_path_factory.mktemp("project"))
+    write_synthetic(project.folder / "other", classes=4, images=12, seed=7, size=96)
+    config = project.folder / "configs" / "smoke.yaml"
+    config.write_text(f"{config.read_text()}  evaluate: {{other: {project.folder / 'other'}}}\n")
+    return project

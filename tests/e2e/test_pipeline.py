@@ -13,9 +13,10 @@ import pytest
 from deeprank.data.synthetic import draw_image
 from tests.e2e.conftest import COUNT_RUNS, ProjectCopy
 
-STEPS = {"ingest", "leakage", "drift", "sample_triplets", "train", "evaluate", "cluster", "index", "register", "report", "service"}
+STEPS = {"ingest", "leakage", "drift", "sample_triplets", "train", "ingest_other", "evaluate", "cluster", "index", "register"}
+STEPS |= {"report", "service"}
 # Steps that are never cached.
-ALWAYS = dict.fromkeys(("ingest", "drift", "report", "service"), "completed")
+ALWAYS = dict.fromkeys(("ingest", "drift", "ingest_other", "report", "service"), "completed")
 CACHED = dict.fromkeys(STEPS, "cached") | ALWAYS
 FIGURES = {"images", "triplet_grid", "curves", "neighbor_gallery", "recall_curve", "confusion", "per_class", "embedding_map"}
 FIGURES |= {"cluster_silhouettes", "cluster_tree", "cluster_map", "cluster_montage", "index_autotune", "explained"}
@@ -52,6 +53,21 @@ def test_the_mlflow_run_holds_params_metrics_tags_and_figures(first: dict[str, A
     assert {"baseline.fine.recall_at_1", "triplet_accuracy", "clusters.purity"} <= metrics.keys()
     assert {"catalogue.version", "catalogue.fingerprint", "git.commit", "model.weights_hash", "release.version"} <= first["tags"].keys()
     assert {Path(figure).stem for figure in first["figures"]} == FIGURES
+
+
+def test_a_run_is_evaluated_on_images_of_another_kind(project: ProjectCopy, first: dict[str, Any]) -> None:
+    metrics, tags = first["metrics"], first["tags"]
+    assert metrics["other.queries"] == 48
+    trained, frozen, gain = (metrics[f"{prefix}other.fine.recall_at_1"] for prefix in ("", "baseline.", "gain."))
+    assert gain == pytest.approx(trained - frozen)
+    assert metrics["gain.other.fine.recall_at_1.low"] <= gain <= metrics["gain.other.fine.recall_at_1.high"]
+    assert 0 <= metrics["novel_queries"] <= 1
+    assert 0 <= metrics["other.novel_queries"] <= 1
+    assert first["params"]["evaluate.other"] == tags["other.source"] == str(project.folder / "other")
+    assert tags["other.result"].startswith(f"48 of 48 images of another kind were searched among the others: recall@1 {trained:.4f}")
+    summary = project.run("deeprank", "summary", "--name", "smoke").stdout
+    (report,) = [Path(line.strip()) for line in summary.splitlines() if line.endswith("report.html")]
+    assert f"<p>{tags['other.result']}.</p>" in report.read_text()
 
 
 def test_a_first_run_registers_one_challenger(first: dict[str, Any]) -> None:
@@ -122,6 +138,8 @@ def test_changed_training_code_runs_training_and_its_successors(project: Project
     assert commented["steps"] == CACHED | {"train": "completed"}
     assert run["steps"] == dict.fromkeys(STEPS, "completed") | {"leakage": "cached", "sample_triplets": "cached"}
     assert len(run["models"]) == len(commented["models"]) + 1
+    # The champion, if the first release is one, was evaluated on the images of another kind, as one more class group.
+    assert ("gate.other_gain" in run["metrics"]) is (run["tags"]["gate.champion_before"] != "none")
 
 
 def test_a_new_image_runs_every_step_and_keeps_the_old_version(project: ProjectCopy, images: Path, tmp_path: Path) -> None:

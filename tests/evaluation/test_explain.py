@@ -55,8 +55,8 @@ def _model(kind: str) -> Embedder:
                 value.add_(0.1 * torch.randn(value.shape, generator=noise))
         if isinstance(model, SearchModel):
             next(model.finetuned.trainable.parameters()).mul_(1.2)
-            for projection in (model.pretrained_projection, model.finetuned_projection):
-                projection.center.copy_(0.05 * torch.randn(projection.center.shape, generator=noise))
+            # The raw familiarity of every image is 0 without reference images, in the middle of these limits.
+            model.familiarity.limits.copy_(torch.tensor([-1.0, 1.0]))
     return model.eval()
 
 
@@ -111,24 +111,23 @@ def _head_output(model: EmbeddingModel, pixels: Tensor, pooled: Parts) -> Parts:
 def _projected(projection: Projection, pooled: Parts) -> Parts:
     cells, rest = pooled
     length = _total(pooled).norm()
-    cells, rest = cells / length @ projection.matrix.T, (rest / length - projection.center) @ projection.matrix.T
+    cells, rest = cells / length @ projection.matrix.T, rest / length @ projection.matrix.T
     length = _total((cells, rest)).norm()
     return cells / length, rest / length
 
 
 @torch.no_grad()
-def _expected_map(model: Embedder, jpeg: bytes, other: bytes) -> np.ndarray:
+def _expected_map(model: Embedder, jpeg: bytes, other: bytes, query: bytes) -> np.ndarray:
     """Return the similarity map of an image, computed by following each cell through the model layer by layer."""
-    target = torch.from_numpy(_embed(model, [other])[0])
+    target = torch.from_numpy((_embed(model, [other]) * model.query_scale(_embed(model, [query])))[0])
     finetuned = model.finetuned if isinstance(model, SearchModel) else model
     pixels = finetuned.normalize_pixels(PREPROCESSING(jpeg)[None])
     frozen_features = finetuned.frozen(pixels)
     pooled = _pooled(finetuned.trainable, frozen_features)
     parts = [_head_output(finetuned, pixels, pooled)]
     if isinstance(model, SearchModel):
-        shares = [(1 - model.pretrained_share) ** 0.5, (model.pretrained_share / 2) ** 0.5, (model.pretrained_share / 2) ** 0.5]
-        parts.append(_projected(model.pretrained_projection, _pooled(model.pretrained, frozen_features)))
-        parts.append(_projected(model.finetuned_projection, pooled))
+        shares = [(1 - model.pretrained_share) ** 0.5, model.pretrained_share**0.5]
+        parts.append(_projected(model.projection, _pooled(model.pretrained, frozen_features)))
         parts = [(share * cells, share * rest) for share, (cells, rest) in zip(shares, parts, strict=True)]
     cells, rest = (torch.cat(tensors, dim=-1) for tensors in zip(*parts, strict=True))
     side = round(len(cells) ** 0.5)
@@ -141,17 +140,17 @@ def test_a_map_is_each_cells_embedding_times_the_other_image(kind: str, jpegs: t
     result = similarity_maps(model, PREPROCESSING, first, second)
     assert result.first.shape == result.second.shape == (4, 4)
     assert result.first.dtype == np.float32
-    assert np.allclose(result.first, _expected_map(model, first, second), atol=1e-5)
-    assert np.allclose(result.second, _expected_map(model, second, first), atol=1e-5)
+    assert np.allclose(result.first, _expected_map(model, first, second, query=first), atol=1e-5)
+    assert np.allclose(result.second, _expected_map(model, second, first, query=first), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", MODEL_KINDS)
 def test_a_map_sums_to_the_similarity_of_the_embeddings(kind: str, jpegs: tuple[bytes, bytes]) -> None:
     model = _model(kind)
     result = similarity_maps(model, PREPROCESSING, *jpegs)
-    first, second = _embed(model, jpegs).astype(np.float64)
-    assert result.similarity == pytest.approx(first @ second, abs=1e-5)
-    assert result.distance == pytest.approx(np.linalg.norm(first - second), abs=1e-5)
+    embeddings = _embed(model, jpegs)
+    assert result.similarity == pytest.approx(float(model.as_queries(embeddings[:1])[0] @ embeddings[1]), abs=1e-5)
+    assert result.similarity == pytest.approx(1 - result.distance**2 / 2, abs=1e-6)
     assert result.first.sum() == pytest.approx(result.similarity, abs=1e-4)
     assert result.second.sum() == pytest.approx(result.similarity, abs=1e-4)
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
+from deeprank.evaluation.class_groups import CLASS_GROUP_COLUMNS, class_group_gains, tarone_comparisons
 from deeprank.evaluation.evaluation import MAIN_METRIC, empty_evaluation
-from deeprank.evaluation.gate import CLASS_GROUP_COLUMNS, Decision, PromotionSettings, class_group_gains, decide, tarone_comparisons
+from deeprank.evaluation.gate import OTHER_KIND, Decision, PromotionSettings, decide
 
 Hits = npt.NDArray[np.bool_]
 
@@ -208,17 +209,16 @@ def test_a_large_drop_in_one_class_group_blocks_and_is_named() -> None:
 
 
 def test_the_mid_p_sign_test_decides_if_a_class_group_blocks() -> None:
-    settings = PromotionSettings(max_class_group_drop=0.05)
     for gained, lost in ((0, 4), (0, 5), (1, 6), (2, 8), (3, 8), (3, 11)):
         new, old = hits_with(60, gained, lost)
-        gains = class_group_gains(new.astype(float) - old, ["one"] * 60, np.arange(60), settings)
+        gains = class_group_gains(new.astype(float) - old, ["one"] * 60, np.arange(60), 30, 0.05)
         trials = gained + lost
         mid_p = binom.sf(lost - 1, trials, 0.5) - binom.pmf(lost, trials, 0.5) / 2
         assert gains["blocks"].tolist() == [bool(mid_p < 0.05)]
         assert gains["low"][0] <= gains["gain"][0] <= gains["high"][0]
     # A significant loss below the limit does not block.
     new, old = hits_with(1000, 0, 40)
-    gains = class_group_gains(new.astype(float) - old, ["one"] * 1000, np.arange(1000), settings)
+    gains = class_group_gains(new.astype(float) - old, ["one"] * 1000, np.arange(1000), 30, 0.05)
     assert gains["high"][0] < 0
     assert not gains["blocks"][0]
 
@@ -228,6 +228,37 @@ def test_tarone_counts_only_groups_that_can_be_significant() -> None:
     assert tarone_comparisons(np.array([9, 9, 9]), 0.05) == 3
     assert tarone_comparisons(np.array([3, 3, 3, 3, 9]), 0.05) == 1
     assert tarone_comparisons(np.array([], dtype=np.int64), 0.05) == 1
+
+
+def test_images_of_another_kind_are_one_more_class_group() -> None:
+    new, old = hits_with(1000, 80, 20)
+    tables, settings = (query_table(new, 4), query_table(old, 4)), PromotionSettings()
+    without = decide(*tables, np.arange(1000), settings)
+    assert without.promoted
+    assert "gate.other_gain" not in without.metrics()
+    worse, equal = (tuple(query_table(hits) for hits in hits_with(200, gained, lost)) for gained, lost in ((2, 22), (12, 10)))
+    shuffled = (worse[0], worse[1].sample(frac=1, random_state=0))
+    for other, promoted in ((worse, False), (shuffled, False), (equal, True)):
+        decision = decide(*tables, np.arange(1000), settings, other_kind=other)
+        metrics = decision.metrics()
+        assert (decision.gain, decision.promoted) == (without.gain, promoted)
+        assert metrics["gate.class_groups"] == without.metrics()["gate.class_groups"] + 1
+        assert metrics["gate.other_gain"] == pytest.approx(other[0][MAIN_METRIC].mean() - other[1][MAIN_METRIC].mean())
+        assert metrics["gate.other_gain.low"] < metrics["gate.other_gain"] < metrics["gate.other_gain.high"]
+        assert (f"in {OTHER_KIND} (-0.100 [" in decision.reason) is not promoted
+    few = tuple(table.head(29) for table in worse)
+    assert decide(*tables, np.arange(1000), settings, other_kind=few).class_groups.equals(without.class_groups)
+
+
+def test_the_level_of_significance_is_shared_with_another_kind() -> None:
+    new, old = hits_with(1000, 40, 40)
+    tables, lost = (query_table(new, 4), query_table(old, 4)), hits_with(60, 0, 6)
+    alone = class_group_gains(lost[0].astype(float) - lost[1], ["one"] * 60, np.arange(60), 30, 0.05)
+    together = decide(*tables, np.arange(1000), PromotionSettings(), other_kind=(query_table(lost[0]), query_table(lost[1])))
+    (row,) = together.class_groups[together.class_groups["class_group"] == OTHER_KIND].itertuples()
+    assert (row.queries, row.gain) == (60, pytest.approx(-0.1))
+    assert alone["blocks"].tolist() == [True]
+    assert row.high > alone["high"][0]
 
 
 def test_a_decision_is_saved_with_its_metrics(tmp_path: Path) -> None:
@@ -264,7 +295,7 @@ def test_class_groups_of_an_equal_model_rarely_block(discordance: float) -> None
     labels, blocked = np.repeat([f"group{i}" for i in range(40)], 30).tolist(), []
     for _ in range(100):
         new, old = draw_hits(rng, 1200, discordance=discordance)
-        gains = class_group_gains(new.astype(float) - old, labels, np.arange(1200), PromotionSettings())
+        gains = class_group_gains(new.astype(float) - old, labels, np.arange(1200), 30, 0.05)
         blocked.append(gains["blocks"].any())
     assert np.mean(blocked) <= 0.07
 
@@ -275,6 +306,6 @@ def test_a_class_group_that_drops_by_30_points_blocks(queries: int, lowest: floa
     labels, blocked = np.repeat([f"group{i}" for i in range(12)], queries).tolist(), []
     for _ in range(60):
         new, old = draw_hits(rng, n, drop=0.3, class_groups=12)
-        gains = class_group_gains(new.astype(float) - old, labels, np.arange(n), PromotionSettings())
+        gains = class_group_gains(new.astype(float) - old, labels, np.arange(n), 30, 0.05)
         blocked.append(gains.loc[gains["class_group"] == "group0", "blocks"].item())
     assert np.mean(blocked) >= lowest

@@ -67,6 +67,21 @@ def test_metrics_equal_sorting_the_whole_gallery(gallery_size: int, classes: int
     assert np.allclose(result["ndcg_at_10"], ndcg, equal_nan=True)
 
 
+@pytest.mark.parametrize("gallery_size", [2, 7, 60])
+def test_a_query_in_the_gallery_is_no_result(gallery_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "MAX_CHUNK_BYTES", 5000)
+    gallery, gallery_codes = unit_vectors(gallery_size), random_codes(gallery_size, 4)
+    queries, query_codes = np.concatenate([gallery, unit_vectors(5, seed=1)]), np.concatenate([gallery_codes, random_codes(5, 4, seed=1)])
+    # One query has a label of its own in the gallery: a file that is in two classes.
+    query_codes[0] = 99
+    own = np.concatenate([np.arange(gallery_size), np.full(5, -1)])
+    result = query_table(queries, query_codes, gallery, gallery_codes, WEIGHTS, own)
+    for number, position in enumerate(own):
+        others = np.arange(gallery_size) != position
+        expected = query_table(queries[[number]], query_codes[[number]], gallery[others], gallery_codes[others], WEIGHTS)
+        assert np.allclose(result.iloc[[number]], expected, equal_nan=True)
+
+
 def test_metrics_equal_those_of_pytorch_metric_learning() -> None:
     queries, gallery = unit_vectors(300, 8), unit_vectors(2000, 8, seed=1)
     query_codes, gallery_codes = random_codes(300, 40), random_codes(2000, 40, seed=1)
@@ -98,12 +113,12 @@ def test_results_are_bit_identical_for_any_chunk_size(memory: int, monkeypatch: 
     query_codes, gallery_codes = random_codes(150, 12), random_codes(210, 12, seed=1)
     triplets = np.random.default_rng(2).integers(0, 210, (300, 3))
     expected_table = query_table(queries, query_codes, gallery, gallery_codes, WEIGHTS)
-    expected_score = score_at_top(gallery, triplets, np.arange(210))
+    expected_score = score_at_top(gallery, gallery, triplets, np.arange(210))
     monkeypatch.setattr(metrics, "MAX_CHUNK_BYTES", memory)
     monkeypatch.setattr(metrics, "GALLERY_CHUNK_SIZE", 64)
     monkeypatch.setattr(metrics, "TRIPLET_CHUNK_SIZE", 7)
     pd.testing.assert_frame_equal(query_table(queries, query_codes, gallery, gallery_codes, WEIGHTS), expected_table, check_exact=True)
-    assert np.array_equal(score_at_top(gallery, triplets, np.arange(210)), expected_score, equal_nan=True)
+    assert np.array_equal(score_at_top(gallery, gallery, triplets, np.arange(210)), expected_score, equal_nan=True)
 
 
 def test_ties_rank_in_the_order_of_the_gallery() -> None:
@@ -151,12 +166,12 @@ def test_a_triplet_is_correct_if_the_positive_is_nearer() -> None:
     triplets = np.random.default_rng(0).integers(0, 12, (200, 3))
     triplets = triplets[triplets[:, 1] != triplets[:, 2]]
     expected = [np.linalg.norm(embeddings[q] - embeddings[p]) < np.linalg.norm(embeddings[q] - embeddings[n]) for q, p, n in triplets]
-    assert triplet_correct(embeddings, triplets).tolist() == expected
+    assert triplet_correct(embeddings, embeddings, triplets).tolist() == expected
 
 
 def test_equal_distances_are_not_correct() -> None:
     same = np.repeat(unit_vectors(1), 3, axis=0)
-    assert triplet_correct(same, np.array([[0, 1, 2]])).tolist() == [0.0]
+    assert triplet_correct(same, same, np.array([[0, 1, 2]])).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("images", [20, 31, 45, 90], ids=["few", "30 others", "more", "many"])
@@ -169,12 +184,12 @@ def test_the_score_counts_triplets_among_the_30_nearest(images: int) -> None:
         others = sorted((row for row in ranked_rows if row != q), key=lambda row: float(np.linalg.norm(embeddings[row] - embeddings[q])))
         correct = others.index(p) < others.index(n)
         expected.append((1 if correct else -1) if min(others.index(p), others.index(n)) < 30 else np.nan)
-    result = score_at_top(embeddings, triplets, ranked_rows)
+    result = score_at_top(embeddings, embeddings, triplets, ranked_rows)
     assert np.array_equal(result, expected, equal_nan=True)
     assert np.isnan(result).any() == (images > 31)
 
 
 def test_without_triplets_the_results_are_empty() -> None:
     none = np.empty((0, 3), dtype=np.int64)
-    assert not len(score_at_top(unit_vectors(5), none, np.arange(5)))
-    assert not len(triplet_correct(unit_vectors(5), none))
+    assert not len(score_at_top(unit_vectors(5), unit_vectors(5), none, np.arange(5)))
+    assert not len(triplet_correct(unit_vectors(5), unit_vectors(5), none))

@@ -1,6 +1,7 @@
 """The gate compares a new model with the registered champion on the same queries."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from deeprank.checksums import write_manifest
 from deeprank.data.catalogue import Catalogue
 from deeprank.evaluation.bundle_evaluation import embed_and_evaluate
 from deeprank.evaluation.evaluation import empty_evaluation
-from deeprank.evaluation.gate import Decision, PromotionSettings, decide
+from deeprank.evaluation.gate import OTHER_KIND, Decision, PromotionSettings, decide
+from deeprank.evaluation.other_kind import evaluate_other_kind
 from deeprank.models.bundle import Bundle
 from deeprank.registry.champion import is_provisional_champion
 from deeprank.registry.gate import evaluate_gate
@@ -46,6 +48,20 @@ def test_champion_is_evaluated_on_the_current_queries(store: Store, catalogue: C
     assert {point.name: point.value for point in record.points}["gate.lost"] == (difference < 0).sum()
     assert record.notes["gate.champion_before"] == "3"
     assert set(record.figures) == {"gained_and_lost"}
+
+
+def test_champion_is_evaluated_on_images_of_another_kind(store: Store, catalogue: Catalogue, triplets: Triplets, tmp_path: Path) -> None:
+    model = save_untrained(tmp_path / "model", seed=8)
+    # The images of the catalogue stand for those of another kind.
+    new, old = (evaluate_other_kind(catalogue, bundle, "model").queries for bundle in (model, Bundle(store.folders[2] / "bundle")))
+    evaluation = replace(embed_and_evaluate(catalogue, triplets, model, "model"), other_queries=new)
+    settings, record = RegisterSettings(name=NAME, promotion=LENIENT), Record(tmp_path / "record")
+    decision = evaluate_gate(catalogue, triplets, evaluation, settings, record, other=catalogue)
+    reported = {point.name: point.value for point in record.points}
+    assert reported["gate.other_gain"] == pytest.approx((new["fine.recall_at_1"] - old["fine.recall_at_1"]).mean())
+    assert OTHER_KIND in decision.class_groups["class_group"].tolist()
+    first = evaluate_gate(catalogue, triplets, evaluation, RegisterSettings(name="nobody", promotion=LENIENT), record, other=catalogue)
+    assert "gate.other_gain" not in first.metrics()
 
 
 def test_unreadable_champion_makes_the_comparison_invalid(

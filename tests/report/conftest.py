@@ -23,7 +23,9 @@ def report_estimate(record: Record, name: str, value: float) -> None:
 def records(tmp_path: Path) -> list[tuple[str, Record]]:
     """Records of two epochs, an evaluation beside the baseline, a gate, and names with characters special in HTML."""
     rng = np.random.default_rng(0)
-    record_of = {section.step: Record(tmp_path / section.step) for section in SECTIONS} | {"own_step": Record(tmp_path / "own")}
+    record_of = {section.step: Record(tmp_path / section.step) for section in SECTIONS} | {
+        step: Record(tmp_path / step) for step in ("own_step", "silent_step")
+    }
     record_of["ingest"].metric("data.files.total", 4185)
     record_of["ingest"].note("catalogue.source", HTML_SPECIAL)
     record_of["ingest"].note("catalogue.version", "7")
@@ -33,10 +35,20 @@ def records(tmp_path: Path) -> list[tuple[str, Record]]:
     for epoch, loss in ((1, 3.5), (2, 1.25)):
         record_of["train"].metric("train.loss", loss, epoch)
     record_of["train"].note("model.weights_hash", "0123")
-    for name in ("fine.recall_at_1", "fine.map_at_r", "coarse.recall_at_1", "ndcg_at_10", "triplet_accuracy", "unseen.fine.recall_at_1"):
+    for name in (
+        "fine.recall_at_1",
+        "fine.map_at_r",
+        "coarse.recall_at_1",
+        "ndcg_at_10",
+        "triplet_accuracy",
+        "unseen.fine.recall_at_1",
+        "other.fine.recall_at_1",
+    ):
         for prefix in ("", "baseline."):
             report_estimate(record_of["evaluate"], f"{prefix}{name}", float(rng.uniform(0.2, 0.9)))
     report_estimate(record_of["evaluate"], "gain.fine.recall_at_1", -0.05)
+    report_estimate(record_of["evaluate"], "gain.other.fine.recall_at_1", -0.05)
+    record_of["evaluate"].note("other.result", f"of another kind than {HTML_SPECIAL}: worse")
     record_of["evaluate"].metric("fine.map_at_r.unmeasured", float("nan"))
     report_estimate(record_of["evaluate"], f"per_class_group/{HTML_SPECIAL}.recall_at_1", 0.75)
     record_of["evaluate"].metric(f"per_class_group/{HTML_SPECIAL}.queries", 12)

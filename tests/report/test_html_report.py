@@ -150,6 +150,19 @@ def test_a_step_with_notes_only_is_not_called_missing(text: str) -> None:
     assert "none yet" in text
 
 
+def test_images_of_another_kind_are_compared_in_words(text: str) -> None:
+    before, _, table = text.partition("Images of another kind: same class (fine)</h3>")
+    assert before
+    assert table.lstrip().startswith("<p>Of another kind than &lt;script&gt;")
+    names = [name for name, _ in Page(table.partition("</table>")[0]).numbers]
+    assert names[::3] == ["other.fine.recall_at_1", "baseline.other.fine.recall_at_1", "gain.other.fine.recall_at_1"]
+
+
+def test_a_further_step_without_a_report_has_no_section(text: str) -> None:
+    assert "Own step" in text
+    assert "Silent step" not in text
+
+
 def test_every_figure_that_is_reported_has_a_caption(text: str) -> None:
     assert text
     sources = [file.read_text() for folder in ("deeprank", "steps") for file in (PROJECT / folder).rglob("*.py")]

@@ -28,6 +28,8 @@ def test_a_card_has_data_metrics_decision_and_reproduction(records: list[tuple[s
     for cell, name in zip(cells[1:], ("fine.recall_at_1", "baseline.fine.recall_at_1", "gain.fine.recall_at_1"), strict=True):
         value, low, high = (format_number(end, reported[end]) for end in (name, f"{name}.low", f"{name}.high"))
         assert cell == f"{value} [{low}, {high}]"
+    assert "| other.fine.recall_at_1 |" in card
+    assert "`other.`: of another kind than " in card
     assert r"| train.losses | \[a \| b\] |" in card
     assert "<script>" not in card
     assert "http" not in card

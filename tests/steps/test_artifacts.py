@@ -61,6 +61,16 @@ def test_the_hash_of_a_catalogue_is_its_fingerprint(tmp_path: Path, catalogue: C
     assert artifact.content_hash() == catalogue.fingerprint
 
 
+def test_an_empty_catalogue_has_a_hash_of_its_own(tmp_path: Path, catalogue: Catalogue) -> None:
+    artifact = CatalogueArtifact(tmp_path / "output")
+    _recorded(artifact.folder)
+    before = artifact.content_hash()
+    assert artifact.empty
+    artifact.write(catalogue)
+    assert not artifact.empty
+    assert artifact.content_hash() != before
+
+
 def test_triplets_are_the_same_after_writing(tmp_path: Path, catalogue: Catalogue, triplets: Triplets) -> None:
     hashes = []
     for number, seed in enumerate((0, 0, 1)):

@@ -43,7 +43,9 @@ def test_training_reaches_its_package_and_those_it_imports() -> None:
         ("cluster", "deeprank/search/clusters.py"),
         ("cluster", "deeprank/search/clusters.html.j2"),
         ("index", "deeprank/search/autotune.py"),
+        ("evaluate", "deeprank/evaluation/other_kind.py"),
         ("register", "deeprank/evaluation/gate.py"),
+        ("register", "deeprank/evaluation/other_kind.py"),
         ("register", "deeprank/report/model_card.md.j2"),
         ("leakage", "deeprank/evaluation/leakage.py"),
     ],
@@ -80,7 +82,7 @@ def test_registering_is_cached_per_registry(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(values) == 2
 
 
-@pytest.mark.parametrize("step", ["ingest", "champion", "drift", "retraining_due", "refresh", "report", "service"])
+@pytest.mark.parametrize("step", ["ingest", "ingest_other", "champion", "drift", "retraining_due", "refresh", "report", "service"])
 def test_steps_that_depend_on_the_outside_are_never_cached(step: str) -> None:
     assert getattr(importlib.import_module(f"steps.{step}"), f"{step}_step").configuration.enable_cache is False
 
