@@ -20,7 +20,12 @@ def home() -> Path:
     base = PROJECT if (PROJECT / "pyproject.toml").exists() else Path.cwd()
     folder = Path(os.environ.get("DEEPRANK_HOME") or base / ".deeprank").resolve()
     location = _location(folder)
-    return location if location.resolve() == folder else folder
+    return location if _is_same(location, folder) else folder
+
+
+def _is_same(location: Path, folder: Path) -> bool:
+    """Return whether two paths lead to the same folder, by a link, a mount or another case."""
+    return location.exists() and location.samefile(folder)
 
 
 def _location(folder: Path) -> Path:

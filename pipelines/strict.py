@@ -95,7 +95,7 @@ def check_source(file: Path) -> None:
     if ingest.version is None and (variable or ingest.source not in ("auto", "synthetic")):
         folders["the environment variable DEEPRANK_DATA" if variable else "ingest.source"] = variable or ingest.source
     for setting, name in folders.items():
-        folder = Path(name).expanduser()
+        folder = Path(ENV_VARIABLE_PLACEHOLDER_PATTERN.sub(lambda match: os.environ[match[1]], name)).expanduser()
         if name and not folder.is_dir():
             problem = "is a file" if folder.exists() else "does not exist"
             raise ConfigError(f"{file}: {folder} {problem}; {setting} must be a folder of <class>/<image>")

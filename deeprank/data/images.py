@@ -173,13 +173,15 @@ def _to_8_bit(image: Image.Image, conversions: list[str]) -> Image.Image:
     return image if image.mode in ("L", "CMYK") else image.convert("RGB")
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None, conversions: list[str]) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: object, conversions: list[str]) -> Image.Image:
     """Return the image as RGB with the colors of sRGB; an image without an ICC profile has them already."""
-    if not profile:
+    if not isinstance(profile, bytes):
         return image.convert("RGB")
     # Programs keep the RGB profile of an image that they convert to grayscale.
     if image.mode == "L" and profile[16:20] == b"RGB ":
         image = image.convert("RGB")
+    if image.mode == "RGB" and profile[16:20] == b"GRAY":
+        image = image.convert("L")
     try:
         return _srgb_transform(profile, image.mode).apply(image)
     except (OSError, ValueError):

@@ -181,15 +181,17 @@ def _report_figures(
 ) -> None:
     """Report the figures of an evaluation; `embedded_by` holds the embeddings by model, the trained model's first."""
     table, queries, gallery = evaluation.queries, catalogue.rows("test"), catalogue.rows("train")
-    labels, embeddings = catalogue.frame["label"], next(iter(embedded_by.values())).images
+    labels, trained = catalogue.frame["label"], next(iter(embedded_by.values()))
     neighbors_of = {name: neighbors(by.queries[queries], by.images, gallery, MAX_RECALL_RANK) for name, by in embedded_by.items()}
     hit_ranks = {name: first_hit_ranks(rows, labels.tolist(), queries, gallery) for name, rows in neighbors_of.items()}
     first_neighbors = next(iter(neighbors_of.values()))[:, :GALLERY_NEIGHBORS]
+    similarities = np.einsum("qd,qkd->qk", trained.queries[queries], trained.images[first_neighbors], dtype=np.float64)
+    distances = np.sqrt(np.maximum(2 - 2 * similarities, 0))
     reporter.figure("recall_curve", recall_curve(hit_ranks, MAX_RECALL_RANK))
     reporter.figure("confusion", confusion(table, labels.iloc[table["nearest"]].tolist()))
-    reporter.figure("neighbor_gallery", neighbor_gallery(catalogue, embeddings, table, first_neighbors))
+    reporter.figure("neighbor_gallery", neighbor_gallery(catalogue, table, first_neighbors, distances))
     try:
-        correct, wrong = explain_first_neighbors(catalogue, bundle, table, embeddings)
+        correct, wrong = explain_first_neighbors(catalogue, bundle, table, trained.images)
     except ModelError as error:
         # A transformer: all other figures are possible.
         logger.info("the figure `explained` is left out: %s", error)
@@ -197,7 +199,7 @@ def _report_figures(
         num_correct, num_wrong = (int((table[MAIN_METRIC] == hit).sum()) for hit in (1, 0))
         reporter.figure("explained", explained_pairs(catalogue, correct, wrong, num_correct, num_wrong))
     reporter.figure("per_class", per_class_bars(evaluation.per_class()))
-    reporter.figure("embedding_map", embedding_map(embeddings[queries], labels.iloc[queries].tolist()))
+    reporter.figure("embedding_map", embedding_map(trained.images[queries], labels.iloc[queries].tolist()))
 
 
 def _test_triplets(triplets: Triplets) -> npt.NDArray[np.int64]:

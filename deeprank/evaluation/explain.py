@@ -47,8 +47,8 @@ def similarity_maps(model: Embedder, preprocessing: Preprocessing, first: bytes,
 
     A region is a cell of the ConvNet's last feature map before pooling. Its contribution is gradient times activation, with all
     norms held fixed: the embedding is then a linear function of the cells, and the contribution of a cell is the inner product of
-    its part of the embedding with the other image's embedding. The part of the similarity that comes from no cell (a bias, the
-    center of a projection) is spread evenly over the cells. The result is exact for average pooling followed by linear or
+    its part of the embedding with the other image's embedding. The part of the similarity that comes from no cell (a
+    bias) is spread evenly over the cells. The result is exact for average pooling followed by linear or
     piecewise linear layers such as ReLU. For other layers after pooling it is a first-order approximation; the remainder is
     spread evenly too. The low-resolution branches of the multiscale model add the contributions of their own cells.
 

@@ -1,7 +1,7 @@
 """Models that turn images into embeddings of unit length: the model that is trained, and the model that searches."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ PROJECTION_DIM = 384
 MIN_VARIANCE_RATIO = 1e-6
 # Share of the learned part in an unfamiliar query.
 MIN_LEARNED_SHARE = 0.1
+
+# From embeddings (n, d) to queries (n, d).
+AsQueries = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 
 class ModelSettings(Settings):
@@ -90,10 +93,15 @@ class Embedder(nn.Module):
     def as_queries(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return embeddings (n, d) as queries: their inner product with an image's embedding is the similarity, at most 1.
 
-        The squared distance that belongs to it, 2 - 2 x similarity, is the weighted mean of the squared distances of the parts.
+        The squared distance, 2 - 2 x similarity, is the weighted mean of the squared distances of the parts.
         """
         queries: npt.NDArray[np.float32] = embeddings * self.query_scale(embeddings)
         return queries
+
+    @property
+    def query_forms(self) -> tuple[AsQueries, ...]:
+        """The functions from embeddings to queries that an index has to answer."""
+        return (self.as_queries,)
 
     def query_distances(self, queries: npt.NDArray[np.float32], images: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the distance (n,), 0 to 2, of each query's embedding (n, d) to the image's embedding (n, d) in the same row."""
@@ -187,8 +195,10 @@ class Projection(nn.Module):
     @torch.inference_mode()
     def fit(self, features: Tensor) -> None:
         """Take the principal axes of features (n, num_features); where they have fewer, random axes remain."""
-        covariance = torch.cov(features.double().T)
-        covariance += MIN_VARIANCE_RATIO * covariance.trace() * self.matrix.T.double() @ self.matrix.double()
+        # On the CPU: not every accelerator has float64 and eigenvectors.
+        matrix = self.matrix.cpu().double()
+        covariance = torch.cov(features.cpu().double().T)
+        covariance += MIN_VARIANCE_RATIO * covariance.trace() * matrix.T @ matrix
         self.matrix.copy_(torch.linalg.eigh(covariance).eigenvectors[:, -len(self.matrix) :].T)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -229,7 +239,7 @@ class SearchModel(Embedder):
     def pretrained_embeddings(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the columns of embeddings (n, d) that come from the pretrained features, scaled to unit length."""
         columns = embeddings[:, self.finetuned.embedding_dim :]
-        scaled: npt.NDArray[np.float32] = columns / np.linalg.norm(columns, axis=1, keepdims=True)
+        scaled: npt.NDArray[np.float32] = columns / np.linalg.norm(columns, axis=1, keepdims=True).clip(1e-12)
         return scaled
 
     def query_familiarity(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -240,9 +250,17 @@ class SearchModel(Embedder):
 
     def query_scale(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the factor (n, d) of each element of embeddings (n, d) in a query."""
+        return self._scale(self.query_familiarity(embeddings))
+
+    @property
+    def query_forms(self) -> tuple[AsQueries, ...]:
+        """The functions from embeddings to queries: by their familiarity, and as if all were novel."""
+        return self.as_queries, lambda embeddings: embeddings * self._scale(np.zeros(len(embeddings), dtype=np.float32))
+
+    def _scale(self, familiarity: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         learned_share = 1 - self.pretrained_share
         unfamiliar_share = min(MIN_LEARNED_SHARE, learned_share)
-        query_share = unfamiliar_share + (learned_share - unfamiliar_share) * self.query_familiarity(embeddings)[:, None]
+        query_share = unfamiliar_share + (learned_share - unfamiliar_share) * familiarity[:, None]
         factors = query_share / learned_share, (1 - query_share) / self.pretrained_share
         sizes = self.finetuned.embedding_dim, self.projection.matrix.shape[0]
         return np.concatenate([np.repeat(factor, size, axis=1) for factor, size in zip(factors, sizes, strict=True)], axis=1)

@@ -10,6 +10,8 @@ NUM_NEIGHBORS = 5
 FAMILIAR_QUANTILE = 0.01
 # Distance of 0 from 1 on the scale, as a share of the distance of 1 from the median.
 RAMP_SHARE = 0.5
+# Rounding of a cosine is far below this: images that are all equal have no spread of their own.
+MIN_RAMP, ROUNDING = 0.01, 1e-5
 
 
 class Familiarity(nn.Module):
@@ -38,20 +40,22 @@ class Familiarity(nn.Module):
     def fit(self, features: Tensor) -> None:
         """Set reference and limits by the features (r, d) of reference images, of unit length."""
         self.reference = features.clone()
-        raw = _mean_of_highest((features @ features.T).fill_diagonal_(-1))
+        # An image is not compared with itself.
+        raw = _mean_of_highest((features @ features.T).fill_diagonal_(-1), max(1, len(features) - 1))
         familiar, median = torch.quantile(raw, FAMILIAR_QUANTILE), torch.quantile(raw, 0.5)
-        self.limits.copy_(torch.stack([familiar - RAMP_SHARE * (median - familiar), familiar]))
+        ramp = (RAMP_SHARE * (median - familiar)).clamp_min(MIN_RAMP)
+        self.limits.copy_(torch.stack([familiar - ramp, familiar - ROUNDING]))
 
     @torch.inference_mode()
     def raw(self, features: Tensor) -> Tensor:
         """Return the mean cosine (n,) of features (n, d), of unit length, to those of their nearest reference images."""
-        return _mean_of_highest(features @ self.reference.T)
+        return _mean_of_highest(features @ self.reference.T, len(self.reference))
 
     @torch.inference_mode()
     def forward(self, features: Tensor) -> Tensor:
         """Return the familiarity (n,) of features (n, d) of unit length."""
         low, high = self.limits
-        return ((self.raw(features) - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
+        return ((self.raw(features) - low) / (high - low)).clamp(0, 1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: object) -> None:
         # The number of reference images is not known before.
@@ -59,6 +63,6 @@ class Familiarity(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
-def _mean_of_highest(cosines: Tensor) -> Tensor:
-    """Return the mean (n,) of the NUM_NEIGHBORS highest cosines of each row of (n, r)."""
-    return cosines.topk(min(NUM_NEIGHBORS, cosines.shape[1]), dim=1).values.mean(1)
+def _mean_of_highest(cosines: Tensor, count: int) -> Tensor:
+    """Return the mean (n,) of the NUM_NEIGHBORS highest cosines of each row of (n, r), or of `count` if that is less."""
+    return cosines.topk(min(NUM_NEIGHBORS, count), dim=1).values.mean(1)

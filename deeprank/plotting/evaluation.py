@@ -111,9 +111,9 @@ def _draw_pair_bars(axes: Axes, pairs: pd.DataFrame, queries_of: pd.Series) -> N
 )
 def neighbor_gallery(
     catalogue: Catalogue,
-    embeddings: npt.NDArray[np.float32],
     queries: pd.DataFrame,
     neighbors: npt.NDArray[np.int64],
+    distances: npt.NDArray[np.float64],
     count: int = 6,
     seed: int = 0,
 ) -> Figure:
@@ -121,9 +121,9 @@ def neighbor_gallery(
 
     Args:
         catalogue: that holds the images.
-        embeddings: (len(frame), d) of unit length.
         queries: columns row, label, fine.recall_at_1, fine.map_at_r.
         neighbors: (len(queries), k) rows of the nearest gallery images of each query, nearest first.
+        distances: (len(queries), k) to these images.
         count: number of queries of each kind at most, spread over the classes.
         seed: of the choice among equally good queries.
 
@@ -138,8 +138,7 @@ def neighbor_gallery(
     cells = []
     for row, position in zip([*best["row"], *worst["row"]], [*best["position"], *worst["position"]], strict=True):
         cells_of_query = [(int(row), f"query\n{short_label(labels[row])}", NEUTRAL_COLOR)]
-        for neighbor in neighbors[position]:
-            distance = float(np.linalg.norm(embeddings[neighbor] - embeddings[row]))
+        for neighbor, distance in zip(neighbors[position], distances[position], strict=True):
             color = CORRECT_COLOR if labels[neighbor] == labels[row] else WRONG_COLOR
             cells_of_query.append((int(neighbor), f"{distance:.2f}\n{short_label(labels[neighbor])}", color))
         cells.append(cells_of_query)

@@ -25,7 +25,7 @@ class CanaryResult:
     Attributes:
         query: id of the image.
         neighbors: ids of its neighbors, nearest first.
-        distances: Euclidean distances to these neighbors.
+        distances: to these neighbors.
 
     """
 

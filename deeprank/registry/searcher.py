@@ -110,10 +110,13 @@ class Searcher:
         return self.index.embeddings(self.index.positions_of(image_ids))
 
     def query(self, embeddings: Vectors) -> Query:
-        """Return the query of the embeddings (n, d) of several images of the same object: their mean direction."""
-        mean = embeddings.astype(np.float64).mean(axis=0, keepdims=True)
-        direction = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
-        return Query(self.model.as_queries(direction), float(self.model.query_familiarity(direction)[0]))
+        """Return the query of the embeddings (n, d) of several images of the same object.
+
+        Its similarity to an image is the mean similarity of the images of the object to it.
+        """
+        queries = self.model.as_queries(embeddings).astype(np.float64)
+        vector = queries.mean(axis=0, keepdims=True).astype(np.float32)
+        return Query(vector, float(self.model.query_familiarity(embeddings).mean()))
 
     def distance(self, pair: Vectors) -> float:
         """Return the distance, 0 to 2, of two embeddings (2, d); the first one is the query."""

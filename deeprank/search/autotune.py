@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
@@ -81,7 +81,7 @@ def autotune(
     settings: IndexSettings,
     reporter: Reporter,
     lance_index: LanceIndex | None = None,
-    as_queries: Callable[[Vectors], Vectors] = np.asarray,
+    query_forms: Sequence[Callable[[Vectors], Vectors]] = (np.asarray,),
 ) -> AutotuneResult:
     """Measure recall@10 and latency of many search parameters, and choose the fastest that reach `settings.min_recall`.
 
@@ -95,14 +95,14 @@ def autotune(
         settings: the required recall; fixed search parameters are returned without a measurement.
         reporter: that receives the above.
         lance_index: that holds the vectors, for backend lance.
-        as_queries: as of `SearchBenchmark`.
+        query_forms: as of `SearchBenchmark`.
 
     """
     if isinstance(settings.search_params, SearchParams):
         result = AutotuneResult(settings.search_params, "set manually", lance_index, pd.DataFrame())
         _report_choice(result, reporter)
         return result
-    benchmark = SearchBenchmark(vectors, settings.seed, as_queries)
+    benchmark = SearchBenchmark(vectors, settings.seed, query_forms)
     rows, best, structure = _measure_kinds(benchmark, clusters, settings, lance_index)
     exact = rows[0]
     reason = _exact_reason(exact, len(vectors), settings) if lance_index is None else ""

@@ -41,7 +41,7 @@ def build_index(
     lance_index = None
     if settings.backend == "lance":
         lance_index = LanceIndex.build(embedding_table_uri(bundle, catalogue), catalogue.frame["id"].tolist(), clusters.centroids)
-    result = autotune(embeddings, clusters, settings, reporter, lance_index, bundle.load()[0].as_queries)
+    result = autotune(embeddings, clusters, settings, reporter, lance_index, bundle.load()[0].query_forms)
     return write_index(folder, bundle, catalogue, embeddings, clusters, result.search_params, result.structure)
 
 

@@ -74,8 +74,10 @@ def check_pixels(image: bytes, max_pixels: int) -> None:
         try:
             with Image.open(io.BytesIO(image), formats=IMAGE_FORMATS) as opened:
                 width, height = opened.size
-        except Image.DecompressionBombError as error:
-            raise ImageTooLargeError(str(error)) from None
+        except Image.DecompressionBombError:
+            raise ImageTooLargeError(
+                f"the image has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; at most {max_pixels:,} are allowed"
+            ) from None
         except Exception:  # the decoder reports what is wrong with the file
             return
     if width * height > max_pixels:

@@ -78,7 +78,9 @@ def create_search_model(
     if pretrained is None:
         return model
     search = SearchModel(model, pretrained, settings.model.pretrained_share).to(device()).to(memory_format=torch.channels_last)
-    rows = images.rows[:: math.ceil(len(images.rows) / MAX_REFERENCE_IMAGES)]
+    # One image of each duplicate group: next to a near-duplicate, every other image would be unfamiliar.
+    rows = images.rows[~decoded.catalogue.frame["duplicate_group"].iloc[images.rows].duplicated().to_numpy()]
+    rows = rows[:: math.ceil(len(rows) / MAX_REFERENCE_IMAGES)]
     batches: Iterator[Tensor] = (decoded(batch) for batch in np.array_split(rows, math.ceil(len(rows) / BATCH_SIZE)))
     search.fit_to_train_images(batches)
     return search

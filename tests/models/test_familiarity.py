@@ -47,10 +47,21 @@ def test_one_percent_of_the_train_images_are_below_1() -> None:
     assert (raw < familiarity.limits[1]).sum() == 5
 
 
+def test_equal_images_are_familiar() -> None:
+    for seed in range(20):
+        familiarity = Familiarity(64)
+        features = _around(0, 1, 0.3, seed).repeat(40, 1)
+        familiarity.fit(features)
+        assert familiarity(features).min() == 1
+        assert familiarity(_around(5, 10, 0.1, seed)).max() == 0
+
+
 def test_fewer_images_than_neighbors_are_enough() -> None:
-    familiarity = Familiarity(64)
-    familiarity.fit(_around(0, 3, 0.1, seed=1))
-    assert familiarity(_around(0, 3, 0.1, seed=1)).min() == 1
+    for count in (1, 2, 3):
+        familiarity, features = Familiarity(64), _around(0, count, 0.1, seed=1)
+        familiarity.fit(features)
+        assert familiarity(features).min() == 1
+    assert familiarity(_around(5, 3, 0.1, seed=1)).max() == 0
 
 
 def test_the_reference_is_saved_and_loaded() -> None:

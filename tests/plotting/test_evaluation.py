@@ -24,6 +24,10 @@ def _by_distance(embeddings: np.ndarray, queries: np.ndarray, gallery: np.ndarra
     return np.stack([gallery[np.argsort(np.linalg.norm(embeddings[gallery] - embeddings[row], axis=1))] for row in queries])
 
 
+def _distances(embeddings: np.ndarray, queries: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(embeddings[neighbors] - embeddings[queries][:, None], axis=2).astype(np.float64)
+
+
 def _query_table(catalogue: Catalogue, embeddings: np.ndarray) -> pd.DataFrame:
     """Return the test queries with their first neighbor in train."""
     labels, rows = catalogue.frame["label"].to_numpy(), catalogue.rows("test")
@@ -38,14 +42,16 @@ def _query_table(catalogue: Catalogue, embeddings: np.ndarray) -> pd.DataFrame:
 def test_neighbors_are_the_nearest_marked_by_class(catalogue: Catalogue, embeddings: np.ndarray) -> None:
     queries = _query_table(catalogue, embeddings)
     neighbors = _by_distance(embeddings, catalogue.rows("test"), catalogue.rows("train"))[:, :6]
-    rows = tile_rows(neighbor_gallery(catalogue, embeddings, queries, neighbors, count=3))
+    distances = _distances(embeddings, catalogue.rows("test"), neighbors)
+    rows = tile_rows(neighbor_gallery(catalogue, queries, neighbors, distances, count=3))
     correct, wrong = queries[queries["fine.recall_at_1"] == 1], queries[queries["fine.recall_at_1"] == 0]
     assert len(rows) == min(3, len(correct)) + min(3, len(wrong))
     for row in rows:
         assert len(row) == 7
         query_label = row[0][0].split("\n")[1]
-        distances = [float(caption.split("\n")[0]) for caption, _ in row[1:]]
-        assert distances == sorted(distances)
+        shown = [float(caption.split("\n")[0]) for caption, _ in row[1:]]
+        assert shown == sorted(shown)
+        assert any(shown == pytest.approx(expected, abs=0.006) for expected in distances)
         for caption, color in row[1:]:
             assert color == (CORRECT_COLOR if caption.split("\n")[1] == query_label else WRONG_COLOR)
     first_colors = [row[1][1] for row in rows]
@@ -62,9 +68,10 @@ def test_best_and_worst_queries_are_spread_over_classes(catalogue: Catalogue, em
     average_precision = np.where(labels == first, 0.1, 0.3) + np.arange(len(rows)) * 1e-3
     queries = pd.DataFrame({"row": rows, "label": labels, "fine.recall_at_1": 0.0, "fine.map_at_r": average_precision})
     neighbors = _by_distance(embeddings, rows, catalogue.rows("train"))[:, :6]
-    worst = tile_rows(neighbor_gallery(catalogue, embeddings, queries, neighbors, count=2))
+    distances = _distances(embeddings, rows, neighbors)
+    worst = tile_rows(neighbor_gallery(catalogue, queries, neighbors, distances, count=2))
     assert [row[0][0].split("\n")[1] for row in worst] == [last_folder(first), last_folder(second)]
-    best = tile_rows(neighbor_gallery(catalogue, embeddings, queries.assign(**{"fine.recall_at_1": 1.0}), neighbors, 1))
+    best = tile_rows(neighbor_gallery(catalogue, queries.assign(**{"fine.recall_at_1": 1.0}), neighbors, distances, 1))
     assert [row[0][0].split("\n")[1] for row in best] == [last_folder(second)]
 
 

@@ -82,6 +82,14 @@ def test_search_and_distance_agree_for_novel_queries(wary_searcher: Searcher, fi
     assert np.allclose(wary_searcher.index.embeddings(np.arange(3)), embeddings[:3], atol=1e-5)
 
 
+def test_several_views_are_at_their_mean_squared_distance(wary_searcher: Searcher, files: list[bytes]) -> None:
+    views = wary_searcher.embed([files[0], files[50]])
+    (neighbors,) = wary_searcher.index.search(wary_searcher.query(views).vector, 8)
+    images = wary_searcher.stored_embeddings(neighbors["id"].tolist())
+    squares = [[wary_searcher.distance(np.stack([view, image])) ** 2 for image in images] for view in views]
+    assert neighbors["distance"].to_numpy() == pytest.approx(np.sqrt(np.mean(squares, axis=0)), abs=1e-3)
+
+
 def test_a_query_says_whether_it_is_novel(wary_searcher: Searcher, searcher: Searcher, files: list[bytes]) -> None:
     novel, familiar = (each.query(each.embed(files[:2])) for each in (wary_searcher, searcher))
     assert (novel.familiarity, novel.novel) == (0, True)

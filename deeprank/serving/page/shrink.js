@@ -34,6 +34,7 @@ export async function shrinkToLimits({ file, url }, options) {
   let scale = Math.min(1, MAX_SIDE / Math.max(width, height), Math.sqrt(maxPixels / (width * height)));
   for (; ; scale /= Math.SQRT2) {
     const blob = await drawScaled(image, width * scale, height * scale);
+    if (!blob) throw new ApiError("This browser cannot shrink an image of this size.", PAYLOAD_TOO_LARGE);
     if (blob.size <= maxBytes || Math.min(width, height) * scale < MIN_SIDE) return blob;
   }
 }

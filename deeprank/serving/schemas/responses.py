@@ -76,7 +76,7 @@ class EmbedResponse(VersionedResponse):
 
 
 class DistanceResponse(VersionedResponse):
-    """The Euclidean distance between two embeddings, 0 to 2."""
+    """The distance between two images, the first of which is the query, 0 to 2."""
 
     model_config = _example(version=3, distance=0.214)
 

@@ -39,9 +39,13 @@ def test_base64_file_and_id_get_the_same_neighbors(client: httpx.Client, catalog
 
 def test_several_images_form_one_query(client: httpx.Client, searcher: Searcher, files: list[bytes], embeddings: np.ndarray) -> None:
     response = client.post("/v1/search", files=upload_files(files[0], files[20]), data={"k": "6"}).json()
-    mean = embeddings[0].astype(np.float64) + embeddings[20]
-    (expected,) = searcher.index.search((mean / np.linalg.norm(mean))[None].astype(np.float32), 6)
+    mean = embeddings[[0, 20]].astype(np.float64).mean(axis=0, keepdims=True).astype(np.float32)
+    (expected,) = searcher.index.search(mean, 6)
     assert [neighbor["id"] for neighbor in response["neighbors"]] == expected["id"].tolist()
+    # The squared distance to several images is the mean of the squared distances to each of them.
+    rows = searcher.index.positions_of(expected["id"].tolist())
+    squares = [((searcher.index.embeddings(rows) - view) ** 2).sum(axis=1) for view in embeddings[[0, 20]]]
+    assert expected["distance"].to_numpy() == pytest.approx(np.sqrt(np.mean(squares, axis=0)), abs=1e-3)
     assert (response["familiarity"], response["novel"]) == (1, False)
 
 
