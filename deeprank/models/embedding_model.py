@@ -15,12 +15,10 @@ from deeprank.models.backbone import create_backbone, fold_norms, split_stages
 from deeprank.models.familiarity import Familiarity
 from deeprank.settings import Settings
 
-# Output size of the projection: with a learned embedding of 128, a search embedding has 512 dimensions.
-PROJECTION_DIM = 384
-# Share of the variance of the features below which a principal axis gives way to a random one.
-MIN_VARIANCE_RATIO = 1e-6
+# Output size of the projection: with a learned embedding of 128, a search embedding has 768 dimensions.
+PROJECTION_DIM = 640
 # Share of the learned part in an unfamiliar query.
-MIN_LEARNED_SHARE = 0.1
+MIN_LEARNED_SHARE = 0.05
 
 # From embeddings (n, d) to queries (n, d).
 AsQueries = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
@@ -39,7 +37,7 @@ class ModelSettings(Settings):
         dropout: dropout probability after each of these layers.
         multiscale: add two shallow branches that get the image at low resolution (the paper).
         pretrained_share: share of the search embedding for backbone features from before training; they help on classes that were not
-            trained on. An unfamiliar query counts them more, up to 0.9. 0: none.
+            trained on. An unfamiliar query counts them more, up to 0.95. 0: none.
 
     """
 
@@ -179,10 +177,12 @@ class EmbeddingModel(Embedder):
 
 
 class Projection(nn.Module):
-    """Project backbone features to fewer dimensions, and scale them to unit length; the rows of the matrix are orthonormal.
+    """Project backbone features at random to fewer dimensions, and scale them to unit length.
 
-    The first axes are random; `fit` takes the principal axes of train images.
+    The projection preserves angles approximately; the rows of its matrix are orthonormal. It knows no collection: the principal axes
+    of one lose more of another kind.
 
+    Source: Johnson and Lindenstrauss 1984.
     """
 
     matrix: Tensor
@@ -192,18 +192,9 @@ class Projection(nn.Module):
         noise = torch.randn(num_features, min(PROJECTION_DIM, num_features), generator=torch.Generator().manual_seed(0))
         self.register_buffer("matrix", torch.linalg.qr(noise)[0].T.contiguous())
 
-    @torch.inference_mode()
-    def fit(self, features: Tensor) -> None:
-        """Take the principal axes of features (n, num_features); where they have fewer, random axes remain."""
-        # On the CPU: not every accelerator has float64 and eigenvectors.
-        matrix = self.matrix.cpu().double()
-        covariance = torch.cov(features.cpu().double().T)
-        covariance += MIN_VARIANCE_RATIO * covariance.trace() * matrix.T @ matrix
-        self.matrix.copy_(torch.linalg.eigh(covariance).eigenvectors[:, -len(self.matrix) :].T)
-
     def forward(self, features: Tensor) -> Tensor:
         """Return (n, PROJECTION_DIM or fewer) of features (n, num_features)."""
-        return normalize(linear(normalize(features.float()), self.matrix), dim=1)
+        return normalize(linear(features.float(), self.matrix), dim=1)
 
 
 class SearchModel(Embedder):
@@ -230,11 +221,9 @@ class SearchModel(Embedder):
         self.embedding_dim = finetuned.embedding_dim + self.projection.matrix.shape[0]
 
     @torch.inference_mode()
-    def fit_to_train_images(self, batches: Iterable[Tensor]) -> None:
-        """Set the axes of the projection and the scale of familiarity by batches of train images, uint8 (n, 3, s, s)."""
-        features = torch.cat([normalize(self.pretrained(self._shared_features(images)[1]).float()) for images in batches])
-        self.projection.fit(features)
-        self.familiarity.fit(self.projection(features))
+    def fit_familiarity(self, batches: Iterable[Tensor]) -> None:
+        """Set the scale of familiarity by batches of train images, uint8 (n, 3, s, s)."""
+        self.familiarity.fit(torch.cat([self.projection(self.pretrained(self._shared_features(images)[1])) for images in batches]))
 
     def pretrained_embeddings(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the columns of embeddings (n, d) that come from the pretrained features, scaled to unit length."""

@@ -70,7 +70,7 @@ def create_search_model(
     Args:
         model: with the weights after the training.
         pretrained: the trainable stages with the weights before the training; None: search uses the trained model alone.
-        images: that were trained on; some of them set the axes of the projection and the scale of familiarity.
+        images: that were trained on; some of them set the scale of familiarity.
         settings: of the training.
         decoded: the images at the size of search.
 
@@ -82,5 +82,5 @@ def create_search_model(
     rows = images.rows[~decoded.catalogue.frame["duplicate_group"].iloc[images.rows].duplicated().to_numpy()]
     rows = rows[:: math.ceil(len(rows) / MAX_REFERENCE_IMAGES)]
     batches: Iterator[Tensor] = (decoded(batch) for batch in np.array_split(rows, math.ceil(len(rows) / BATCH_SIZE)))
-    search.fit_to_train_images(batches)
+    search.fit_familiarity(batches)
     return search

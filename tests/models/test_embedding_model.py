@@ -135,24 +135,14 @@ def test_the_search_model_adds_pretrained_features(search_model: SearchModel, im
     assert torch.equal(search_model(images).split([16, 256], dim=1)[1], pretrained)
 
 
-def test_the_projection_takes_the_principal_axes() -> None:
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(30, 1280, generator=generator)
-    projection = Projection(1280)
-    before = projection.matrix.clone()
-    projection.fit(features)
-    assert torch.allclose(projection.matrix @ projection.matrix.T, torch.eye(384), atol=1e-5)
-    # 30 points lie in 29 dimensions around their mean, and all of them are kept.
-    centered = features - features.mean(0)
-    assert torch.allclose(centered @ projection.matrix.T @ projection.matrix, centered, atol=1e-3)
-    # The other axes are the random ones, as far as they are orthogonal to these.
-    assert (projection.matrix @ before.T).square().sum() > 0.9 * (384 - 30)
-    again = Projection(1280)
-    again.fit(features)
-    assert torch.equal(again.matrix, projection.matrix)
+def test_train_images_set_the_scale_of_familiarity(search_model: SearchModel, images: torch.Tensor) -> None:
+    search_model.fit_familiarity([images[:3], images[3:]])
+    embeddings = search_model(images).detach().numpy()
+    assert torch.allclose(search_model.familiarity.reference, torch.from_numpy(search_model.pretrained_embeddings(embeddings)), atol=1e-5)
+    assert search_model.query_familiarity(embeddings).tolist() == [1] * 5
 
 
-@pytest.mark.parametrize(("familiarity", "shares"), [(1.0, (0.6, 0.4)), (0.5, (0.35, 0.65)), (0.0, (0.1, 0.9))])
+@pytest.mark.parametrize(("familiarity", "shares"), [(1.0, (0.6, 0.4)), (0.5, (0.325, 0.675)), (0.0, (0.05, 0.95))])
 def test_an_unfamiliar_query_counts_pretrained_features_more(
     search_model: SearchModel, images: torch.Tensor, familiarity: float, shares: tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +162,7 @@ def test_an_unfamiliar_query_counts_pretrained_features_more(
 def test_a_projection_preserves_angles() -> None:
     points = torch.nn.functional.normalize(torch.randn(40, 1280, generator=torch.Generator().manual_seed(0)))
     projected = Projection(1280)(points)
-    assert projected.shape == (40, 384)
+    assert projected.shape == (40, 640)
     assert (projected @ projected.T - points @ points.T).abs().max() < 0.35
     assert torch.allclose(Projection(50)(points[:, :50] / points[:, :50].norm(dim=1, keepdim=True)).norm(dim=1), torch.ones(40))
 

@@ -76,7 +76,7 @@ def test_search_and_distance_agree_for_novel_queries(wary_searcher: Searcher, fi
     for neighbor in neighbors.itertuples():
         pair = embeddings[[0, paths.index(neighbor.path)]]
         assert wary_searcher.distance(pair) == pytest.approx(neighbor.distance, abs=1e-3)
-    # The order is that of the pretrained part, which has 90 % of the weight; the stored vectors are the same.
+    # The order is that of the pretrained part, which has 95 % of the weight; the stored vectors are the same.
     plain = wary_searcher.index.search(embeddings[:1], 8)[0]
     assert neighbors["path"].tolist() != plain["path"].tolist()
     assert np.allclose(wary_searcher.index.embeddings(np.arange(3)), embeddings[:3], atol=1e-5)

@@ -171,7 +171,7 @@ class ModelResponse(VersionedResponse):
         since="2025-01-31T03:12:44+00:00",
         canary_passed=True,
         weights_hash="9f2c…",
-        embedding_dim=512,
+        embedding_dim=768,
         num_images=2640,
         catalogue_version=7,
         gate_state="promoted",
