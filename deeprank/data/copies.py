@@ -24,6 +24,8 @@ NUM_KEYPOINTS = 600
 MAX_DESCRIPTOR_RATIO = 0.8
 RANSAC_ERROR_PX = 3.0
 MIN_INLIERS = 15
+# With fewer keypoints an alignment of copies can fail.
+MIN_KEYPOINTS = 30
 # Share of the matches that agree with the alignment: of a copy more than half, of two pages of text less than a sixth.
 MIN_INLIER_SHARE = 0.3
 # A copy is cropped or resized, but hardly turned.
@@ -94,24 +96,30 @@ def image_details(jpeg: bytes) -> ImageDetails:
 def copy_similarity(first: ImageDetails, second: ImageDetails) -> float:
     """Return the share of windows whose color and details are the same in both images after an alignment, 0 to 1.
 
-    Each image is aligned with the other, and the larger share counts: a smaller copy lacks the finest details of its source. Without
-    an alignment the similarity is 0. Images without keypoints have similarity 1 if they are almost equal, otherwise 0: flat images of
-    one color are not copies.
+    Each image is aligned with the other, and the larger share counts: a smaller copy lacks the finest details of its source. Smooth
+    images have too few keypoints for an alignment: they are compared in place, and without details only almost equal ones are copies.
     """
-    if first.is_flat or second.is_flat:
-        return float(_are_almost_equal(first.pixels, second.pixels))
-    transform = _align(first.keypoints, second.keypoints)
+    if _are_almost_equal(first.pixels, second.pixels):
+        return 1.0
+    is_smooth = min(len(first.keypoints[0]), len(second.keypoints[0])) < MIN_KEYPOINTS
+    transform = None if first.is_flat or second.is_flat else _align(first.keypoints, second.keypoints)
+    if transform is None and is_smooth and _are_of_one_size(first.pixels, second.pixels):
+        transform = np.eye(2, 3)
     if transform is None:
         return 0.0
     return max(_aligned_similarity(first, second, transform), _aligned_similarity(second, first, cv2.invertAffineTransform(transform)))
 
 
 def _are_almost_equal(first: Pixels, second: Pixels) -> bool:
-    height, width = first.shape[:2]
-    if max(abs(first.shape[side] - second.shape[side]) for side in (0, 1)) > MAX_SIZE_DIFFERENCE_PX:
+    if not _are_of_one_size(first, second):
         return False
+    height, width = first.shape[:2]
     difference = cv2.absdiff(first, cv2.resize(second, (width, height)))
     return bool(difference.mean(axis=(0, 1)).max() <= MAX_FLAT_DIFFERENCE)
+
+
+def _are_of_one_size(first: Pixels, second: Pixels) -> bool:
+    return max(abs(first.shape[side] - second.shape[side]) for side in (0, 1)) <= MAX_SIZE_DIFFERENCE_PX
 
 
 def _aligned_similarity(moving: ImageDetails, fixed: ImageDetails, transform: npt.NDArray[np.float64]) -> float:

@@ -34,6 +34,7 @@ MAX_BYTES_IN_MEMORY = 2**31
 SOURCE_FILES = (
     "models/embedding_model.py",
     "models/backbone.py",
+    "models/familiarity.py",
     "models/preprocessing.py",
     "models/inference.py",
     "data/images.py",
