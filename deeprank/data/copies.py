@@ -59,7 +59,6 @@ class ImageDetails:
         means: (GRID, GRID, 3) of each window.
         squares: (GRID, GRID, 3) mean squares of each window.
         keypoints: positions (n, 2) in x, y and SIFT descriptors (n, 128); none if too few windows have details.
-        is_flat: whether there are too few keypoints for an alignment.
 
     """
 
@@ -67,7 +66,6 @@ class ImageDetails:
     means: Values
     squares: Values
     keypoints: Keypoints
-    is_flat: bool
 
 
 def image_details(jpeg: bytes) -> ImageDetails:
@@ -83,14 +81,13 @@ def image_details(jpeg: bytes) -> ImageDetails:
     blurred = np.asarray(cv2.GaussianBlur(pixels, (0, 0), BLUR_SIGMA))
     means, squares = _moments(blurred)
     deviations = np.sqrt((squares - means**2).max(axis=2).clip(0))
-    is_flat = (deviations >= MIN_DETAIL).sum() < MIN_DETAILED_WINDOWS
     positions, descriptors = np.empty((0, 2), dtype=np.float32), None
-    if not is_flat:
+    if (deviations >= MIN_DETAIL).sum() >= MIN_DETAILED_WINDOWS:
         luminance = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
         points, descriptors = cv2.SIFT_create(nfeatures=NUM_KEYPOINTS).detectAndCompute(luminance, None)
         positions = np.array([point.pt for point in points], dtype=np.float32).reshape(-1, 2)
     keypoints = positions, np.empty((0, 128), dtype=np.float32) if descriptors is None else descriptors
-    return ImageDetails(blurred, means, squares, keypoints, len(positions) < MIN_INLIERS)
+    return ImageDetails(blurred, means, squares, keypoints)
 
 
 def copy_similarity(first: ImageDetails, second: ImageDetails) -> float:
@@ -101,8 +98,8 @@ def copy_similarity(first: ImageDetails, second: ImageDetails) -> float:
     """
     if _are_almost_equal(first.pixels, second.pixels):
         return 1.0
+    transform = _align(first.keypoints, second.keypoints)
     is_smooth = min(len(first.keypoints[0]), len(second.keypoints[0])) < MIN_KEYPOINTS
-    transform = None if first.is_flat or second.is_flat else _align(first.keypoints, second.keypoints)
     if transform is None and is_smooth and _are_of_one_size(first.pixels, second.pixels):
         transform = np.eye(2, 3)
     if transform is None:
@@ -201,6 +198,8 @@ def _align(first: Keypoints, second: Keypoints) -> npt.NDArray[np.float64] | Non
 
     Source: Fischler and Bolles 1981 (RANSAC).
     """
+    if min(len(first[0]), len(second[0])) < MIN_INLIERS:
+        return None
     neighbors = cv2.BFMatcher(cv2.NORM_L2).knnMatch(first[1], second[1], k=2)
     matches = [pair[0] for pair in neighbors if len(pair) == 2 and pair[0].distance < MAX_DESCRIPTOR_RATIO * pair[1].distance]
     if len(matches) < MIN_INLIERS:

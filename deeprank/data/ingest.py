@@ -138,20 +138,23 @@ def ingest(
     return catalogue, report_ingest(catalogue, len(read), len(removed), split_changes, listing.skipped, notes)
 
 
-def ingest_folder(folder: Path, catalogues: str, log: Callable[[str], None]) -> Catalogue:
-    """Ingest a whole folder into the train split; train/ and test/ are class names like any other.
+def ingest_folder(
+    folder: Path, catalogues: str, log: Callable[[str], object], keep_splits: bool = False, min_classes: int = 1
+) -> Catalogue:
+    """Ingest a whole folder into the train split.
 
     Args:
         folder: a folder of `<class>/<image>`.
         catalogues: folder or object-store URI for the catalogue table.
         log: called with each message of the ingest.
+        keep_splits, min_classes: as of `ingest`; by default train/ and test/ are class names like any other.
 
     Raises:
         DataError: the folder has no usable image.
 
     """
-    settings = IngestSettings(source=str(folder), shares=SplitShares(train=1, val=0, test=0))
-    catalogue, report = ingest(folder, settings, catalogues, keep_splits=False, min_classes=1)
+    settings = IngestSettings(source=str(folder), shares=SplitShares(train=1, val=0, test=0), shared_class_names="keep")
+    catalogue, report = ingest(folder, settings, catalogues, keep_splits=keep_splits, min_classes=min_classes)
     for message in report.messages:
         log(message)
     if not len(catalogue.frame):

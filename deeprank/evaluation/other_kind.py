@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.data.ingest import IngestSettings, SplitShares, ingest, require_classes
+from deeprank.data.ingest import ingest_folder, require_classes
 from deeprank.errors import DataError
 from deeprank.evaluation.embedded import NOVEL_QUERIES, embed_images, evaluate_embedded
 from deeprank.evaluation.evaluation import MAIN_METRIC, Evaluation
@@ -46,10 +46,7 @@ def ingest_other_kind(folder: Path, catalogues: str, log: Callable[[str], object
         DataError: the folder has fewer than two classes, or no two images of one class that are no near-duplicates.
 
     """
-    settings = IngestSettings(source=str(folder), shares=SplitShares(train=1, val=0, test=0), shared_class_names="keep")
-    catalogue, report = ingest(folder, settings, catalogues, min_classes=MIN_CLASSES)
-    for message in report.messages:
-        log(message)
+    catalogue = ingest_folder(folder, catalogues, log, keep_splits=True, min_classes=MIN_CLASSES)
     require_classes(catalogue.frame, folder)
     if not len(queries_and_gallery(catalogue)[0]):
         raise DataError(

@@ -10,7 +10,7 @@ NUM_NEIGHBORS = 5
 FAMILIAR_QUANTILE = 0.01
 # Distance of 0 from 1 on the scale, as a share of the distance of 1 from the median.
 RAMP_SHARE = 0.5
-# Rounding of a cosine is far below this: images that are all equal have no spread of their own.
+# Reference images that are all equal have no spread, and the cosine of two of them is 1 up to rounding.
 MIN_RAMP, ROUNDING = 0.01, 1e-5
 
 
