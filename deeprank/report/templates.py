@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def create_environment(autoescape: bool) -> Environment:
-    """Return an environment of the templates in this folder, with the filter `markdown`.
+    """Return an environment of the templates in this folder, with the filters `markdown` and `decision_title`.
 
     Args:
         autoescape: whether values are escaped for HTML.
@@ -21,8 +21,13 @@ def create_environment(autoescape: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["markdown"] = _escape_markdown
+    environment.filters |= {"markdown": _escape_markdown, "decision_title": _decision_title}
     return environment
+
+
+def _decision_title(state: str) -> str:
+    """Return the words for a state of the gate."""
+    return "first champion, provisional" if state == "provisional" else state.replace("-", " ")
 
 
 def _escape_markdown(text: object) -> str:

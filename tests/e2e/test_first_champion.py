@@ -25,7 +25,7 @@ def test_a_first_run_without_test_images_has_a_champion(project: ProjectCopy) ->
     assert "No metrics: no image of the test split" in summary
     assert "alias challenger, champion; provisional: no champion yet" in summary
     report = Path(next(line.strip() for line in summary.splitlines() if line.endswith("report.html"))).read_text()
-    assert "<b>Provisional</b><p>No champion yet, and this release cannot be tested" in report
+    assert "<b>First champion, provisional</b><p>No champion yet, and this release cannot be tested" in report
     image = next((project.folder / ".deeprank" / "data").glob("synthetic-4x8-0/**/*.jpg"))
     output = project.run("deeprank", "search", "--model", "models:/early@champion", str(image), "-k", "1", "--json").stdout
     assert len(json.loads(output)["neighbors"]) == 1

@@ -125,15 +125,23 @@ def test_labels_paths_and_reasons_are_escaped(text: str) -> None:
     assert text.count("&lt;script&gt;alert(&#34;1 &amp; 2&#34;)&lt;/script&gt;&#39;s") >= 5
 
 
-@pytest.mark.parametrize("state", ["promoted", "held", "first-champion", "provisional"])
-def test_the_decision_and_its_reason_are_at_the_top(state: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("state", "title"),
+    [
+        ("promoted", "Promoted"),
+        ("held", "Held"),
+        ("first-champion", "First champion"),
+        ("provisional", "First champion, provisional"),
+    ],
+)
+def test_the_decision_and_its_reason_are_at_the_top(state: str, title: str, tmp_path: Path) -> None:
     record = Record(tmp_path)
     record.note("gate.state", state)
     record.note("gate.reason", f"{state}: because of this")
     write_report(tmp_path / "r.html", "t", [("register", record)])
     top = (tmp_path / "r.html").read_text().partition("<nav")[0]
     assert f'class="decision {state}"' in top
-    assert state.replace("-", " ").capitalize() in top
+    assert f"<b>{title}</b>" in top
     assert "<p>Because of this.</p>" in top
 
 
