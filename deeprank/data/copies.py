@@ -43,7 +43,7 @@ MIN_INSIDE = 0.98
 WINDOW_SIGMA_CELLS = 2.0
 # Windows with detail that a confirmation needs; with fewer, only an almost equal image is a copy.
 MIN_DETAILED_WINDOWS = 10
-MAX_FLAT_DIFFERENCE = 1.0
+MAX_FLAT_DIFFERENCE, MAX_FLAT_WINDOW_DIFFERENCE = 1.0, 2.0
 # Two sizes of one image differ by rounding.
 MAX_SIZE_DIFFERENCE_PX = 4
 # An image takes about 0.6 MB.
@@ -112,7 +112,9 @@ def _are_almost_equal(first: Pixels, second: Pixels) -> bool:
         return False
     height, width = first.shape[:2]
     difference = cv2.absdiff(first, cv2.resize(second, (width, height)))
-    return bool(difference.mean(axis=(0, 1)).max() <= MAX_FLAT_DIFFERENCE)
+    # Two coins that differ in one digit differ by less than a level in the mean of all pixels.
+    is_equal_in_place = _window_means(difference).max() <= MAX_FLAT_WINDOW_DIFFERENCE
+    return bool(is_equal_in_place and difference.mean(axis=(0, 1)).max() <= MAX_FLAT_DIFFERENCE)
 
 
 def _are_of_one_size(first: Pixels, second: Pixels) -> bool:
