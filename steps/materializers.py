@@ -7,7 +7,7 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.utils import io_utils
 
-from steps.artifacts.base import RECORD, SKIPPED, Artifact
+from steps.artifacts.base import RECORD, SKIPPED, Artifact, new_folder
 
 
 class FolderMaterializer(BaseMaterializer):
@@ -24,9 +24,10 @@ class FolderMaterializer(BaseMaterializer):
         """Return the artifact; on a local store its folder is the stored folder itself."""
         if Path(self.uri).is_dir():
             return data_type(Path(self.uri))
-        with self.get_temporary_directory(delete_at_exit=True) as folder:
-            io_utils.copy_dir(self.uri, folder, overwrite=True)
-            return data_type(Path(folder))
+        # ZenML deletes its own temporary folder before the step begins.
+        folder = new_folder()
+        io_utils.copy_dir(self.uri, str(folder), overwrite=True)
+        return data_type(folder)
 
     def save_visualizations(self, data: Artifact) -> dict[str, VisualizationType]:
         """Return the record's figures and the HTML pages, which the dashboard shows."""

@@ -13,6 +13,7 @@ from zenml.steps import BaseStep
 from steps.artifacts.base import RECORD, Artifact, new_folder
 from steps.caching import cache_on_sources
 from steps.materializers import FolderMaterializer
+from steps.storage_options import use_artifact_store
 from steps.tracking import TRACKER_SETTINGS, MlflowReporter
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ def returning_artifact(function: Callable[..., None]) -> Callable[..., Any]:
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Artifact:
+        use_artifact_store()
         output = artifact_type(new_folder())
         if any(isinstance(value, Artifact) and value.skipped for value in (*args, *kwargs.values())):
             logger.info("skipped: an earlier step had nothing to do")

@@ -178,7 +178,8 @@ def open_catalogue(reference: str) -> "Catalogue":
         DataError: there is no such table or version.
 
     """
-    from deeprank.data.catalogue import Catalogue, table_versions
+    from deeprank.data.catalogue import Catalogue
+    from deeprank.data.store import table_versions
 
     uri, at, number = reference.rpartition("@")
     if not at or not number.isdecimal():

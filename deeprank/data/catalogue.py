@@ -5,19 +5,17 @@ A new version therefore costs only its new rows, and every old version stays rea
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
-from typing import IO, Any
 
 import lance
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from deeprank.data.store import commit_rows, open_table, table_exists
 from deeprank.errors import DataError
 from deeprank.row_numbers import CatalogueRows, EventRows
 
@@ -36,31 +34,17 @@ SCHEMA = pa.schema(
         pa.field("split", pa.string()),
         pa.field("status", pa.string()),  # ok, duplicate, rejected, removed
         pa.field("reason", pa.string()),  # of the status; or what was converted
-        pa.field("image_row", pa.int64()),  # the event row that holds the JPEG; -1 for none
-        pa.field("image", pa.large_binary()),  # the JPEG, in the first row of each id only
+        pa.field("has_image", pa.bool_()),  # whether this row holds the JPEG; the first row of each image does
+        pa.field("image", pa.large_binary()),
     ]
 )
 # Split of an image that is excluded from this run.
 EXCLUDED = "excluded"
 COLUMNS = [name for name in SCHEMA.names if name != "image"]
+ROWS_PER_BATCH = 256
 
 
-def table_exists(uri: str) -> bool:
-    """Return whether there is a Lance table at a URI."""
-    try:
-        lance.dataset(uri)
-    except (ValueError, FileNotFoundError):
-        return False
-    return True
-
-
-def table_versions(uri: str) -> dict[int, datetime]:
-    """Return the time at which each version of a table was written, oldest first; empty where there is no table."""
-    entries: list[Any] = lance.dataset(uri).versions() if table_exists(uri) else []
-    return {entry["version"]: entry["timestamp"] for entry in entries}
-
-
-def open_table(uri: str, version: int | None = None) -> lance.LanceDataset:
+def open_catalogue(uri: str, version: int | None = None) -> lance.LanceDataset:
     """Open a catalogue's table.
 
     Args:
@@ -68,10 +52,10 @@ def open_table(uri: str, version: int | None = None) -> lance.LanceDataset:
         version: of the table; None for the newest.
 
     Raises:
-        DataError: an older version of this project wrote the table.
+        DataError: there is no such table, or an older version of this project wrote it.
 
     """
-    dataset = lance.dataset(uri, version=version)
+    dataset = open_table(uri, version)
     missing = [name for name in SCHEMA.names if name not in dataset.schema.names]
     if missing:
         raise DataError(
@@ -82,13 +66,31 @@ def open_table(uri: str, version: int | None = None) -> lance.LanceDataset:
 
 
 def read_events(uri: str, version: int | None = None) -> pd.DataFrame:
-    """Return all event rows of a table version, oldest first, with COLUMNS as columns.
+    """Return all event rows of a table version, oldest first.
+
+    The columns are COLUMNS and `image_row`: the event row that holds the image with the row's id; -1 for none. It is found by the
+    id, because the number of a row is known only once it is written.
 
     Raises:
-        DataError: an older version of this project wrote the table.
+        DataError: there is no such table, or an older version of this project wrote it.
 
     """
-    return open_table(uri, version).to_table(columns=COLUMNS).to_pandas()
+    return with_image_rows(open_catalogue(uri, version).to_table(columns=COLUMNS).to_pandas())
+
+
+def with_image_rows(events: pd.DataFrame) -> pd.DataFrame:
+    """Return all event rows of a table with the column `image_row`, see `read_events`."""
+    holders = events.loc[events["has_image"], "id"].drop_duplicates()
+    image_rows = events["id"].map(pd.Series(holders.index, index=holders.to_numpy(), dtype=np.int64))
+    return events.assign(image_row=image_rows.fillna(-1).astype(np.int64))
+
+
+def newest_events(uri: str) -> tuple[int, pd.DataFrame]:
+    """Return the newest version of a catalogue's table, and its event rows; 0 and no rows where there is no table."""
+    if not table_exists(uri):
+        return 0, pd.DataFrame(columns=[*COLUMNS, "image_row"]).astype({"has_image": bool})
+    version = open_catalogue(uri).version
+    return version, read_events(uri, version)
 
 
 def latest_events(events: pd.DataFrame) -> pd.DataFrame:
@@ -96,39 +98,30 @@ def latest_events(events: pd.DataFrame) -> pd.DataFrame:
     return events.drop_duplicates("path", keep="last").sort_values("path", kind="stable").reset_index(drop=True)
 
 
-def append_events(uri: str, events: pd.DataFrame, spool: IO[bytes], num_rows: int) -> None:
-    """Append event rows in one commit; each JPEG is stored in the first row of its image only.
+def commit_events(uri: str, events: pd.DataFrame, read_jpeg: Callable[[str], bytes], version: int) -> bool:
+    """Append event rows, if the table is still at a version.
 
     Args:
         uri: of the table, created where there is none.
         events: the rows to append, with COLUMNS as columns.
-        spool: an Arrow file of SCHEMA that holds the JPEGs of the first of these rows, in their order.
-        num_rows: how many rows the table has now.
+        read_jpeg: returns the JPEG of an image by its id.
+        version: that the rows were made for; 0 for no table.
+
+    Returns:
+        False if another process has committed in the meantime: nothing was appended.
 
     """
-    reader = pa.ipc.open_file(spool)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        start = 0
-        for i in range(reader.num_record_batches):
-            jpegs = reader.get_batch(i).column("image")
-            chunk = events.iloc[start : start + len(jpegs)]
-            is_first = pa.array(chunk["image_row"].to_numpy() == np.arange(num_rows + start, num_rows + start + len(jpegs)))
-            start += len(jpegs)
-            yield _record_batch(chunk, pc.if_else(is_first, jpegs, pa.scalar(None, jpegs.type)))
-        rest = events.iloc[start:]
-        if len(rest):
-            yield _record_batch(rest, pa.nulls(len(rest), pa.large_binary()))
+        for start in range(0, len(events), ROWS_PER_BATCH):
+            rows = events.iloc[start : start + ROWS_PER_BATCH]
+            jpegs = [read_jpeg(key) if has_image else None for key, has_image in zip(rows["id"], rows["has_image"], strict=True)]
+            table = pa.Table.from_pandas(rows[COLUMNS], pa.schema([SCHEMA.field(name) for name in COLUMNS]), preserve_index=False)
+            # A concatenated frame becomes columns of several chunks.
+            columns = [column.combine_chunks() for column in table.columns]
+            yield pa.RecordBatch.from_arrays([*columns, pa.array(jpegs, pa.large_binary())], schema=SCHEMA)
 
-    mode = "append" if num_rows else "create"
-    lance.write_dataset(pa.RecordBatchReader.from_batches(SCHEMA, batches()), uri, schema=SCHEMA, mode=mode)
-
-
-def _record_batch(events: pd.DataFrame, jpegs: pa.Array) -> pa.RecordBatch:
-    """Return event rows and their JPEGs as a batch of SCHEMA."""
-    table = pa.Table.from_pandas(events[COLUMNS], pa.schema([SCHEMA.field(name) for name in COLUMNS]), preserve_index=False)
-    # A concatenated frame becomes columns of several chunks.
-    return pa.RecordBatch.from_arrays([*(column.combine_chunks() for column in table.columns), jpegs], schema=SCHEMA)
+    return commit_rows(uri, batches(), SCHEMA, version)
 
 
 @dataclass(frozen=True)
@@ -148,7 +141,7 @@ class Catalogue:
 
     @cached_property
     def state(self) -> pd.DataFrame:
-        """The last event of every path that is not removed, whatever its status, in order of path; columns COLUMNS."""
+        """The last event of every path that is not removed, whatever its status, in order of path; columns as of `read_events`."""
         events = latest_events(read_events(self.uri, self.version))
         return events[events["status"] != "removed"].reset_index(drop=True)
 
@@ -172,7 +165,7 @@ class Catalogue:
 
     def pin(self, tag: str) -> None:
         """Give this version a Lance tag, so that no clean-up of old versions removes it."""
-        tags = open_table(self.uri).tags
+        tags = open_catalogue(self.uri).tags
         if tag in tags.list():
             tags.update(tag, self.version)
         else:
@@ -180,7 +173,7 @@ class Catalogue:
 
     @cached_property
     def _dataset(self) -> lance.LanceDataset:
-        return open_table(self.uri, self.version)
+        return open_catalogue(self.uri, self.version)
 
     def read_jpegs(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[bytes]:
         """Return the stored JPEGs of rows of `frame`, in the order of `rows`, which may repeat.

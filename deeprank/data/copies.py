@@ -58,13 +58,15 @@ class ImageDetails:
         pixels: (height, width, 3), RGB, short side 256, blurred.
         means: (GRID, GRID, 3) of each window.
         squares: (GRID, GRID, 3) mean squares of each window.
-        keypoints: positions (n, 2) in x, y and SIFT descriptors (n, 128); none if too few windows have details.
+        is_flat: whether too few windows have details.
+        keypoints: positions (n, 2) in x, y and SIFT descriptors (n, 128); none if the image is flat.
 
     """
 
     pixels: Pixels
     means: Values
     squares: Values
+    is_flat: bool
     keypoints: Keypoints
 
 
@@ -82,22 +84,25 @@ def image_details(jpeg: bytes) -> ImageDetails:
     means, squares = _moments(blurred)
     deviations = np.sqrt((squares - means**2).max(axis=2).clip(0))
     positions, descriptors = np.empty((0, 2), dtype=np.float32), None
-    if (deviations >= MIN_DETAIL).sum() >= MIN_DETAILED_WINDOWS:
+    is_flat = bool((deviations >= MIN_DETAIL).sum() < MIN_DETAILED_WINDOWS)
+    if not is_flat:
         luminance = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
         points, descriptors = cv2.SIFT_create(nfeatures=NUM_KEYPOINTS).detectAndCompute(luminance, None)
         positions = np.array([point.pt for point in points], dtype=np.float32).reshape(-1, 2)
     keypoints = positions, np.empty((0, 128), dtype=np.float32) if descriptors is None else descriptors
-    return ImageDetails(blurred, means, squares, keypoints)
+    return ImageDetails(blurred, means, squares, is_flat, keypoints)
 
 
 def copy_similarity(first: ImageDetails, second: ImageDetails) -> float:
     """Return the share of windows whose color and details are the same in both images after an alignment, 0 to 1.
 
     Each image is aligned with the other, and the larger share counts: a smaller copy lacks the finest details of its source. Smooth
-    images have too few keypoints for an alignment: they are compared in place, and without details only almost equal ones are copies.
+    images have too few keypoints for an alignment: they are compared in place. Of flat images only almost equal ones are copies.
     """
     if _are_almost_equal(first.pixels, second.pixels):
         return 1.0
+    if first.is_flat and second.is_flat:
+        return 0.0
     transform = _align(first.keypoints, second.keypoints)
     is_smooth = min(len(first.keypoints[0]), len(second.keypoints[0])) < MIN_KEYPOINTS
     if transform is None and is_smooth and _are_of_one_size(first.pixels, second.pixels):
@@ -112,9 +117,10 @@ def _are_almost_equal(first: Pixels, second: Pixels) -> bool:
         return False
     height, width = first.shape[:2]
     difference = cv2.absdiff(first, cv2.resize(second, (width, height)))
+    if difference.mean(axis=(0, 1)).max() > MAX_FLAT_DIFFERENCE:
+        return False
     # Two coins that differ in one digit differ by less than a level in the mean of all pixels.
-    is_equal_in_place = _window_means(difference).max() <= MAX_FLAT_WINDOW_DIFFERENCE
-    return bool(is_equal_in_place and difference.mean(axis=(0, 1)).max() <= MAX_FLAT_DIFFERENCE)
+    return bool(_window_means(difference).max() <= MAX_FLAT_WINDOW_DIFFERENCE)
 
 
 def _are_of_one_size(first: Pixels, second: Pixels) -> bool:

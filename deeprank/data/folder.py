@@ -5,15 +5,13 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
 
 import pandas as pd
-import pyarrow as pa
 
-from deeprank.data.catalogue import COLUMNS, SCHEMA
 from deeprank.data.images import HEAD_BYTES, reject_reason, sha256, to_stored_image
 from deeprank.data.listing import ListedFile
 from deeprank.data.split_folders import SplitFolders
+from deeprank.data.spool import Spool
 from deeprank.errors import DataError
 from deeprank.reporting import track
 
@@ -21,7 +19,6 @@ FILES_PER_BATCH = 256
 MAX_IMAGE_BYTES = 256 * 2**20
 CANNOT_BE_READ = "cannot be read: "
 NOT_IN_A_CLASS = "not in a class folder"
-WITHOUT_IMAGES = pa.ipc.IpcReadOptions(included_fields=[SCHEMA.names.index(name) for name in COLUMNS])
 # A file whose values differ from the catalogue's is read again.
 STAT_COLUMNS = ["size", "mtime_ns", "ctime_ns"]
 
@@ -93,15 +90,15 @@ def too_few_classes(folder: Path, labels: Iterable[str]) -> str:
 
 
 def read_files(
-    files: Mapping[str, ListedFile], state: pd.DataFrame, split_folders: SplitFolders | None, spool: IO[bytes], progress: bool
-) -> pd.DataFrame:
-    """Decode files on all cores, write their rows to disk to keep memory constant, and return the rows without the JPEGs.
+    files: Mapping[str, ListedFile], state: pd.DataFrame, split_folders: SplitFolders | None, spool: Spool, progress: bool
+) -> None:
+    """Decode files on all cores, and write their rows to disk to keep memory constant.
 
     Args:
         files: the files to read, by path.
         state: the present state of the catalogue; a file that still cannot be read for the same reason gets no new row.
         split_folders: see `split_and_label`.
-        spool: receives the rows with their JPEGs as an Arrow file.
+        spool: receives the rows with their JPEGs.
         progress: whether to show a progress bar.
 
     """
@@ -111,12 +108,10 @@ def read_files(
     starts: Iterable[int] = range(0, len(paths), FILES_PER_BATCH)
     if progress and len(paths) > FILES_PER_BATCH:
         starts = track(starts, description=f"reading {len(paths):,} files")
-    with ThreadPoolExecutor(os.cpu_count()) as pool, pa.ipc.new_file(spool, SCHEMA) as writer:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in starts:
             rows = pool.map(lambda path: _read_row(path, files[path], split_folders), paths[start : start + FILES_PER_BATCH])
-            new_rows = [row for row in rows if tuple(row[name] for name in unreadable.columns) not in unchanged]
-            writer.write_batch(pa.RecordBatch.from_pylist(new_rows, SCHEMA))
-    return pa.ipc.open_file(spool, options=WITHOUT_IMAGES).read_all().to_pandas()
+            spool.write([row for row in rows if tuple(row[name] for name in unreadable.columns) not in unchanged])
 
 
 def _is_unreadable(state: pd.DataFrame) -> "pd.Series[bool]":
@@ -129,7 +124,7 @@ def _read_row(path: str, file: ListedFile, split_folders: SplitFolders | None) -
     split, label = split_and_label(path, split_folders)
     row: dict[str, object] = {
         "path": path, "id": "", "size": file.size, "mtime_ns": file.mtime_ns, "ctime_ns": file.ctime_ns, "label": label, "width": 0,
-        "height": 0, "phash": 0, "duplicate_group": "", "split": split, "status": "rejected", "reason": "", "image_row": -1,
+        "height": 0, "phash": 0, "duplicate_group": "", "split": split, "status": "rejected", "reason": "", "has_image": False,
     }  # fmt: skip
     try:
         if split_folders and not split:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -11,13 +10,14 @@ from typing import Literal
 import pandas as pd
 from pydantic import Field, model_validator
 
-from deeprank.data.catalogue import COLUMNS, Catalogue, append_events, latest_events, open_table, read_events, table_exists, table_versions
-from deeprank.data.duplicates import confirm_by_pixels
+from deeprank.data.catalogue import Catalogue, latest_events, newest_events
 from deeprank.data.folder import new_or_changed_files, read_files, require_images, too_few_classes
 from deeprank.data.ingest_report import IngestReport, report_ingest
 from deeprank.data.listing import list_files
 from deeprank.data.split_folders import SplitFolders, find_split_folders, require_distinct_classes, shared_class_names
-from deeprank.data.splits import assign_groups_and_splits
+from deeprank.data.spool import Spool
+from deeprank.data.store import check_store, table_versions
+from deeprank.data.update import CatalogueUpdate
 from deeprank.errors import ConfigError, DataError
 from deeprank.settings import Settings
 
@@ -76,6 +76,7 @@ class IngestSettings(Settings):
             train/ and test/ folders of their own: `stop` ends the run with a question; `keep` makes `2023/<class>` and `2024/<class>`
             two classes.
         version: use this old version of the catalogue and do not read the folder.
+        name: of the catalogue; folders that are ingested under one name, at whatever path, share it. Empty: the folder's absolute path.
 
     """
 
@@ -86,6 +87,7 @@ class IngestSettings(Settings):
     exclude: tuple[str, ...] = ()
     shared_class_names: Literal["stop", "keep"] = "stop"
     version: int | None = Field(None, ge=1)
+    name: str = Field("", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")
 
 
 def ingest(
@@ -120,22 +122,19 @@ def ingest(
         notes.append(f"{shared}; a class is one folder with its parent folders, so these are different classes")
     require_images(files, split_folders, folder, min_classes)
     uri = _table_uri(catalogues, folder, settings, split_folders)
-    events = read_events(uri) if table_exists(uri) else pd.DataFrame(columns=COLUMNS)
+    check_store(uri)
+    version, events = newest_events(uri)
     state = latest_events(events)
     state = state[state["status"] != "removed"]
     removed = state[~state["path"].isin(list(files))]
-    split_changes: dict[str, int] = {}
-    with tempfile.TemporaryFile() as spool:
-        read = read_files(new_or_changed_files(state, files), state, split_folders, spool, progress)
-        if len(read) or len(removed):
-            new_rows = pd.concat([read, removed.assign(status="removed", reason="no longer in the folder")], ignore_index=True)
-            shares = None if split_folders else settings.shares.model_dump()
-            confirm = confirm_by_pixels(uri, events, read, spool, progress)
-            rows = assign_groups_and_splits(events, new_rows, settings.near_duplicate_bits, shares, confirm)
-            split_changes = _count_split_changes(state, rows)
-            append_events(uri, rows, spool, len(events))
-    catalogue = Catalogue(uri, open_table(uri).version)
-    return catalogue, report_ingest(catalogue, len(read), len(removed), split_changes, listing.skipped, notes)
+    shares = None if split_folders else settings.shares.model_dump()
+    with Spool() as spool:
+        read_files(new_or_changed_files(state, files), state, split_folders, spool, progress)
+        update = CatalogueUpdate(uri, spool, removed, settings.near_duplicate_bits, shares, progress)
+        version, rows = update.commit(version, events)
+    catalogue = Catalogue(uri, version)
+    changes = _count_split_changes(state, rows)
+    return catalogue, report_ingest(catalogue, len(spool.rows), len(removed), changes, listing.skipped, notes)
 
 
 def ingest_folder(
@@ -182,7 +181,11 @@ def require_classes(frame: pd.DataFrame, folder: Path) -> None:
 
 def _table_uri(catalogues: str, folder: Path, settings: IngestSettings, split_folders: SplitFolders | None) -> str:
     """Return the URI of a folder's table; another way to split the same folder gives another table."""
-    key: list[object] = [str(folder), settings.near_duplicate_bits, None if split_folders else settings.shares.model_dump()]
+    key: list[object] = [
+        settings.name or str(folder),
+        settings.near_duplicate_bits,
+        None if split_folders else settings.shares.model_dump(),
+    ]
     if settings.exclude:
         key.append({"exclude": sorted(settings.exclude)})
     # The rows of val are of another split as soon as there is a test folder.
@@ -191,7 +194,7 @@ def _table_uri(catalogues: str, folder: Path, settings: IngestSettings, split_fo
     # The rows of a folder that holds the splits are of no split as soon as other folders are beside it.
     if split_folders and split_folders.parent:
         key.append("splits in a folder")
-    name = folder.name.encode(errors="replace").decode()
+    name = settings.name or folder.name.encode(errors="replace").decode()
     return f"{catalogues.rstrip('/')}/{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:10]}.lance"
 
 

@@ -98,7 +98,7 @@ def split_of(group: str, shares: Mapping[str, float]) -> str:
 def assign_groups_and_splits(
     events: pd.DataFrame, new_rows: pd.DataFrame, bits: int, shares: Mapping[str, float] | None, confirm: ConfirmPairs
 ) -> pd.DataFrame:
-    """Return the new rows with duplicate_group, split, status and image_row set, then the old rows that they change.
+    """Return the new rows with duplicate_group, split, status and has_image set, then the old rows that they change.
 
     Rows with the same id are one image: one path keeps it, the others are duplicates. An image whose duplicate group is joined to
     an older group takes the split of that group.
@@ -115,13 +115,10 @@ def assign_groups_and_splits(
     usable = rows[rows["status"].isin(USABLE)]
     oldest = usable.drop_duplicates("id")
     groups = _duplicate_groups(usable, oldest, len(events), bits, confirm)
-    image_rows = dict(zip(oldest["id"], oldest.index, strict=True))
 
     current = rows.drop_duplicates("path", keep="last")
     current = current[current["status"].isin(USABLE)]
-    assigned = _mark_duplicates(current, own_splits=shares is None).assign(
-        duplicate_group=current["id"].map(groups), image_row=current["id"].map(image_rows)
-    )
+    assigned = _mark_duplicates(current, own_splits=shares is None).assign(duplicate_group=current["id"].map(groups))
     if shares is not None:
         assigned["split"] = [split_of(group, shares) for group in assigned["duplicate_group"]]
 
@@ -130,7 +127,8 @@ def assign_groups_and_splits(
     changed = (old[columns].to_numpy() != current.loc[old.index, columns].to_numpy()).any(axis=1)
     new = rows.iloc[len(events) :].copy()
     new.loc[assigned.index[assigned.index >= len(events)]] = assigned[assigned.index >= len(events)]
-    return pd.concat([new, old[changed].sort_index()], ignore_index=True)
+    new["has_image"] = new.index.isin(oldest.index)
+    return pd.concat([new, old[changed].sort_index().assign(has_image=False)], ignore_index=True)
 
 
 def _duplicate_groups(usable: pd.DataFrame, oldest: pd.DataFrame, num_old: int, bits: int, confirm: ConfirmPairs) -> dict[str, str]:

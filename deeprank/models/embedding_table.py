@@ -8,16 +8,17 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
-import lance
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import torch
+from lance import LanceDataset
 
 import deeprank
 from deeprank.checksums import hash_file
-from deeprank.data.catalogue import Catalogue, table_exists
+from deeprank.data.catalogue import Catalogue
+from deeprank.data.store import append_rows, create_table, open_table
 from deeprank.errors import ConfigError
 from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_model import Embedder
@@ -62,9 +63,7 @@ def catalogue_embeddings(bundle: Bundle, catalogue: Catalogue, rows: CatalogueRo
     """
     model, preprocessing = bundle.load()
     uri = _create_if_missing(embedding_table_uri(bundle, catalogue), model.embedding_dim)
-    # Repeated: if two processes create a table at once, one may overwrite what the other added.
-    while _embed_missing(uri, model, preprocessing, catalogue, rows, progress):
-        pass
+    _embed_missing(uri, model, preprocessing, catalogue, rows, progress)
     return _read_embeddings(uri, catalogue.frame["id"].to_numpy()[rows])
 
 
@@ -112,13 +111,13 @@ def embedding_table_uri(bundle: Bundle, catalogue: Catalogue) -> str:
     return f"{catalogue.uri.rstrip('/').removesuffix('.lance')}.embeddings/{bundle.weights_hash[:16]}-{key[:16]}.lance"
 
 
-def find_embedding_rows(table: lance.LanceDataset, ids: Sequence[str] | npt.NDArray[np.object_]) -> EmbeddingRows:
+def find_embedding_rows(table: LanceDataset, ids: Sequence[str] | npt.NDArray[np.object_]) -> EmbeddingRows:
     """Return the first row of each image in a table, -1 if there is none; two processes may both have embedded an image."""
     stored = table.to_table(columns=["id"])["id"].to_pandas().drop_duplicates()
     return EmbeddingRows(np.append(stored.index.to_numpy(), -1)[pd.Index(stored).get_indexer(pd.Index(ids))])
 
 
-def read_vectors(table: lance.LanceDataset, embedding_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def read_vectors(table: LanceDataset, embedding_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """Return the vectors of rows of a table, float32 (*embedding_rows.shape, d)."""
     unique_rows, inverse = np.unique(embedding_rows, return_inverse=True)
     column = table.take(unique_rows.tolist(), columns=["vector"])["vector"].combine_chunks()
@@ -126,21 +125,14 @@ def read_vectors(table: lance.LanceDataset, embedding_rows: npt.NDArray[np.int64
     return vectors
 
 
-def table_embedding_dim(table: lance.LanceDataset) -> int:
+def table_embedding_dim(table: LanceDataset) -> int:
     """Return the number of elements of the vectors in a table."""
     return int(table.schema.field("vector").type.list_size)
 
 
 def _create_if_missing(uri: str, embedding_dim: int) -> str:
-    """Create an empty table if there is none; an append that creates its table could overwrite that of another process."""
-    schema = pa.schema([pa.field("id", pa.string()), pa.field("vector", pa.list_(pa.float32(), embedding_dim))])
-    if not table_exists(uri):
-        try:
-            lance.write_dataset(schema.empty_table(), uri, mode="create")
-        except OSError:
-            # Another process may have created it.
-            if not table_exists(uri):
-                raise
+    """Create an empty table if there is none."""
+    create_table(uri, pa.schema([pa.field("id", pa.string()), pa.field("vector", pa.list_(pa.float32(), embedding_dim))]))
     return uri
 
 
@@ -148,7 +140,7 @@ def _embed_missing(
     uri: str, model: Embedder, preprocessing: Preprocessing, catalogue: Catalogue, rows: CatalogueRows, progress: str | None
 ) -> int:
     """Embed the images that the table does not have; returns their number."""
-    table, ids = lance.dataset(uri), catalogue.frame["id"].to_numpy()
+    table, ids = open_table(uri), catalogue.frame["id"].to_numpy()
     missing = CatalogueRows(np.unique(rows[find_embedding_rows(table, ids[rows]) < 0]))
     if not len(missing):
         return 0
@@ -160,15 +152,14 @@ def _embed_missing(
         vectors = np.concatenate(chunk)
         id_column = pa.array(ids[missing[count : count + len(vectors)]], pa.string())
         columns = [id_column, pa.FixedSizeListArray.from_arrays(vectors.ravel(), model.embedding_dim)]
-        # Lance repeats an append if another process committed first.
-        lance.write_dataset(pa.Table.from_arrays(columns, schema=table.schema), uri, mode="append")
+        append_rows(uri, pa.Table.from_arrays(columns, schema=table.schema))
         count += len(vectors)
     return count
 
 
 def _read_embeddings(uri: str, ids: npt.NDArray[np.object_]) -> npt.NDArray[np.float32]:
     """Return the embeddings (len(ids), d) of images that the table has."""
-    table = lance.dataset(uri)
+    table = open_table(uri)
     embedding_rows = find_embedding_rows(table, ids)
     vectors = _allocate(len(ids), table_embedding_dim(table))
     for start in range(0, len(ids), MAX_ROWS_PER_READ):

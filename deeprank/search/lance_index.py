@@ -5,12 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import lance
 import numpy as np
 import numpy.typing as npt
 
 from deeprank.checksums import hash_file
-from deeprank.errors import ModelError
+from deeprank.data.store import open_table
+from deeprank.errors import DataError, ModelError
 from deeprank.models.embedding_table import find_embedding_rows, read_vectors, table_embedding_dim
 from deeprank.row_numbers import EmbeddingRows, IndexEntries
 from deeprank.search.arrays import Distances, Vectors
@@ -46,7 +46,7 @@ class LanceIndex:
             ModelError: the table has no embedding of one of the images.
 
         """
-        table = lance.dataset(uri).create_index(
+        table = open_table(uri).create_index(
             "vector", "IVF_FLAT", metric="L2", num_partitions=len(centroids), ivf_centroids=np.ascontiguousarray(centroids), replace=True
         )
         tag = f"index-{table.version}"
@@ -63,8 +63,8 @@ class LanceIndex:
     @cached_property
     def _table(self) -> Any:
         try:
-            return lance.dataset(self.uri, version=self.version)
-        except (ValueError, OSError) as error:
+            return open_table(self.uri, self.version)
+        except DataError as error:
             raise ModelError(f"version {self.version} of the embeddings {self.uri} cannot be opened: {error}") from None
 
     @cached_property

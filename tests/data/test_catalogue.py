@@ -14,9 +14,9 @@ from deeprank.errors import DataError
 from tests.drawing import encoded, pattern
 
 
-def _event(path: str, status: str = "ok", image_row: int = -1, image: bytes | None = None) -> dict[str, object]:
+def _event(path: str, status: str = "ok", has_image: bool = False, image: bytes | None = None) -> dict[str, object]:
     fixed = {"size": 1, "mtime_ns": 1, "ctime_ns": 1, "label": "x", "width": 64, "height": 64, "phash": 0, "split": "train", "reason": ""}
-    return fixed | {"path": path, "id": path, "duplicate_group": "g", "status": status, "image_row": image_row, "image": image}
+    return fixed | {"path": path, "id": path, "duplicate_group": "g", "status": status, "has_image": has_image, "image": image}
 
 
 def _table(uri: Path, *commits: list[dict[str, object]]) -> list[Catalogue]:
@@ -83,14 +83,14 @@ def test_jpegs_are_returned_in_the_order_of_the_rows(catalogue: Catalogue) -> No
 
 def test_a_lost_image_is_an_error_with_table_and_version(tmp_path: Path) -> None:
     image = encoded(pattern(1), "JPEG")
-    (catalogue,) = _table(tmp_path / "t.lance", [_event("a", image_row=0, image=image), _event("b", image_row=1)])
+    (catalogue,) = _table(tmp_path / "t.lance", [_event("a", has_image=True, image=image), _event("b", has_image=True)])
     assert catalogue.read_jpegs([0]) == [image]
     with pytest.raises(DataError, match=r"t\.lance version 1 has lost images; ingest"):
         catalogue.read_jpegs([0, 1])
 
 
 def test_events_are_read_without_the_images(catalogue: Catalogue) -> None:
-    assert read_events(catalogue.uri).columns.tolist() == COLUMNS
+    assert read_events(catalogue.uri).columns.tolist() == [*COLUMNS, "image_row"]
     assert "image" not in COLUMNS
 
 
@@ -105,7 +105,7 @@ def test_excluded_images_are_in_no_split_and_stay_in_the_frame(catalogue: Catalo
 
 def test_a_table_of_an_older_version_is_refused(tmp_path: Path) -> None:
     columns = ["group" if name == "duplicate_group" else name for name in SCHEMA.names]
-    table = pa.Table.from_pylist([_event("a", image_row=0, image=b"x")], SCHEMA).rename_columns(columns)
+    table = pa.Table.from_pylist([_event("a", has_image=True, image=b"x")], SCHEMA).rename_columns(columns)
     catalogue = Catalogue(str(tmp_path / "t.lance"), lance.write_dataset(table, str(tmp_path / "t.lance")).version)
     message = r"t\.lance: an older version of deeprank wrote .* Remove this table, or set DEEPRANK_HOME to another state folder"
     for access in (lambda: catalogue.frame, lambda: catalogue.read_event_jpegs(np.array([0])), lambda: catalogue.pin("tag")):

@@ -51,7 +51,7 @@ def test_things_of_one_layout_are_not_copies(name: str) -> None:
     assert max(_similarity(first, second) for first, second in combinations(images, 2)) < MIN_COPY_SIMILARITY
 
 
-def test_coins_in_one_place_that_differ_in_a_digit_are_not_copies() -> None:
+def test_coins_that_differ_in_a_digit_are_not_copies() -> None:
     assert _similarity(draw_same_layout("coin", 0, 1), draw_same_layout("coin", 1, 2)) < MIN_COPY_SIMILARITY
 
 

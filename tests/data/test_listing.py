@@ -106,10 +106,10 @@ def test_a_file_that_vanishes_during_the_listing_is_rejected(folder: Path, monke
 
     lstat = os.lstat
 
-    def vanish(file: str) -> os.stat_result:
+    def vanish(file: str, **options: int) -> os.stat_result:
         if file.endswith("x/1.png"):
             Path(file).unlink(missing_ok=True)
-        return lstat(file)
+        return lstat(file, **options)
 
     monkeypatch.setattr("deeprank.data.listing.os.lstat", vanish)
     catalogue, report = run_ingest(folder)

@@ -72,4 +72,4 @@ def image_events(numbers: np.ndarray, status: str = "ok") -> pd.DataFrame:
     columns: dict[str, object] = {"path": [f"{id}.jpg" for id in ids], "id": ids, "label": [f"l{n % 7}/m{n % 70}" for n in numbers]}
     columns |= {"size": 1, "mtime_ns": 1, "ctime_ns": 1, "width": 1, "height": 1, "phash": 1}
     columns |= {"duplicate_group": ids, "split": "train", "status": status}
-    return pd.DataFrame(columns | {"reason": "", "image_row": -1, "image": None})
+    return pd.DataFrame(columns | {"reason": "", "has_image": False, "image": None})

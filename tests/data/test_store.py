@@ -1,0 +1,140 @@
+"""Tables on a folder and on an object store: one of several writers wins, and an error of the store is one message."""
+
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from deeprank.data import store
+from deeprank.data.store import (
+    append_rows,
+    check_store,
+    commit_rows,
+    create_table,
+    is_remote,
+    open_table,
+    set_storage_options,
+    table_exists,
+)
+from deeprank.errors import DataError
+from tests.object_store import BUCKET, ObjectStore, running_object_store
+
+SCHEMA = pa.schema([("writer", pa.int64()), ("after", pa.int64())])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ObjectStore]:
+    """An S3 server."""
+    with running_object_store() as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder, or a folder of an S3 bucket whose options are set."""
+    if request.param == "folder":
+        return str(tmp_path)
+    monkeypatch.setattr(store, "_options", {})
+    server: ObjectStore = request.getfixturevalue("server")
+    uri = f"{server.uri}/{tmp_path.name}"
+    set_storage_options(server.uri, server.options)
+    return uri
+
+
+def _rows(writer: int, after: int, count: int = 2) -> Iterator[pa.RecordBatch]:
+    yield pa.RecordBatch.from_pydict({"writer": [writer] * count, "after": [after] * count}, SCHEMA)
+
+
+def test_rows_are_committed_at_their_version_only(root: str) -> None:
+    uri = f"{root}/t.lance"
+    assert commit_rows(uri, _rows(1, 0), SCHEMA, 0)
+    assert commit_rows(uri, _rows(2, 2), SCHEMA, 1)
+    assert not commit_rows(uri, _rows(3, 2), SCHEMA, 1)
+    assert not commit_rows(uri, _rows(3, 0), SCHEMA, 0)
+    assert open_table(uri).version == 2
+    assert open_table(uri).to_table().to_pydict() == {"writer": [1, 1, 2, 2], "after": [0, 0, 2, 2]}
+
+
+def test_rows_that_were_refused_leave_no_file(root: str, request: pytest.FixtureRequest) -> None:
+    uri = f"{root}/t.lance"
+    commit_rows(uri, _rows(1, 0), SCHEMA, 0)
+    assert not commit_rows(uri, _rows(3, 0), SCHEMA, 0)
+    keys = request.getfixturevalue("server").keys() if is_remote(root) else [str(file) for file in Path(uri).rglob("*")]
+    assert len([key for key in keys if "t.lance/data/" in key and root.rsplit("/", maxsplit=1)[-1] in key]) == 1
+
+
+def test_each_of_several_writers_follows_the_one_before(root: str) -> None:
+    uri = f"{root}/t.lance"
+
+    def write(writer: int) -> None:
+        while True:
+            version = open_table(uri).version if table_exists(uri) else 0
+            count = open_table(uri, version).count_rows() if version else 0
+            if commit_rows(uri, _rows(writer, count), SCHEMA, version):
+                return
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(write, range(6)))
+    table = open_table(uri).to_table().to_pydict()
+    assert table["after"] == [number // 2 * 2 for number in range(12)]
+    assert sorted(table["writer"]) == sorted([*range(6), *range(6)])
+    # The numbers of the rows are those that each writer counted on.
+    assert open_table(uri).take([2, 11]).to_pydict()["after"] == [2, 10]
+
+
+def test_appends_of_several_processes_are_all_kept(root: str) -> None:
+    uri = f"{root}/t.lance"
+
+    def append(writer: int) -> None:
+        create_table(uri, SCHEMA)
+        append_rows(uri, pa.Table.from_batches(_rows(writer, 0)))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(append, range(6)))
+    assert sorted(set(open_table(uri).to_table()["writer"].to_pylist())) == list(range(6))
+
+
+def test_only_a_missing_table_is_no_table(root: str) -> None:
+    assert not table_exists(f"{root}/none.lance")
+    commit_rows(f"{root}/t.lance", _rows(1, 0), SCHEMA, 0)
+    with pytest.raises(DataError, match="there is no version 7 of this table"):
+        open_table(f"{root}/t.lance", 7)
+    with pytest.raises(DataError, match="there is no table"):
+        open_table(f"{root}/none.lance")
+    check_store(root)
+
+
+def _closed_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("access", [check_store, table_exists, lambda uri: commit_rows(uri, _rows(1, 0), SCHEMA, 0)])
+@pytest.mark.parametrize(
+    ("bucket", "endpoint", "message"),
+    [(BUCKET, _closed_port(), "no connection to the object store"), ("no-such-bucket", None, "there is no such bucket")],
+    ids=["closed port", "no bucket"],
+)
+def test_an_error_of_the_store_is_one_message_within_seconds(
+    server: ObjectStore, monkeypatch: pytest.MonkeyPatch, access, bucket: str, endpoint: str | None, message: str
+) -> None:
+    monkeypatch.setattr(store, "_options", {})
+    set_storage_options(f"s3://{bucket}", server.options | ({"aws_endpoint": endpoint} if endpoint else {}))
+    start = time.perf_counter()
+    with pytest.raises(DataError, match=message) as error:
+        access(f"s3://{bucket}/t.lance")
+    assert len(str(error.value)) < 200
+    assert time.perf_counter() - start < 10
+
+
+def test_options_are_those_of_the_nearest_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_options", {})
+    set_storage_options("s3://one", {"aws_region": "a"})
+    set_storage_options("s3://one/inner/", {"aws_region": "b"})
+    options = {uri: store.storage_options(uri) for uri in ("s3://one/x", "s3://one/inner/x", "s3://one2/x", "/folder")}
+    assert options == {"s3://one/x": {"aws_region": "a"}, "s3://one/inner/x": {"aws_region": "b"}, "s3://one2/x": {}, "/folder": {}}
