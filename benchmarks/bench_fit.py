@@ -70,7 +70,7 @@ def run_bare_steps(data: Spec, settings: Spec, size: int, seconds: float) -> Spe
     num_classes = int(frame["label"][frame["split"] == "train"].nunique())
     model = EmbeddingModel(train_settings.model).to(device(), memory_format=torch.channels_last).train()
     training = TrainingModel(model, select_precision(train_settings.precision, model, size))
-    loss = WeightedLosses(train_settings.losses, torch.eye(num_classes), model.embedding_dim).to(device())
+    loss = WeightedLosses(train_settings.losses, torch.arange(num_classes)[:, None], model.embedding_dim).to(device())
     parameters = [parameter for parameter in [*model.parameters(), *loss.parameters()] if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
     labels = torch.arange(min(train_settings.classes_per_batch, num_classes)).repeat_interleave(train_settings.images_per_class)

@@ -13,6 +13,10 @@ class DataError(DeepRankError):
     """Images, labels or triplets are missing, unreadable or too few."""
 
 
+class StoreError(DataError):
+    """A table, or the object store that holds it, is missing or cannot be read or written."""
+
+
 class ModelError(DeepRankError):
     """A model bundle, an index or a release is missing, is damaged, or does not match another one."""
 

@@ -20,6 +20,7 @@ from pipelines.strict import strict_pipeline
 from steps.champion import champion_step
 from steps.cluster import cluster_step
 from steps.drift import drift_step
+from steps.embed import embed_step
 from steps.evaluate import evaluate_step
 from steps.index import index_step
 from steps.ingest import ingest_step
@@ -48,7 +49,7 @@ def retraining(
     register: RegisterSettings = RegisterSettings(),
     service: ServiceSettings = ServiceSettings(),
 ) -> None:
-    """Ingest, check the splits, decide; then sample, train, evaluate, cluster, index, register, report; refresh, check the service."""
+    """Ingest, check the splits, decide; sample, train, embed, evaluate, cluster, index, register, report; refresh, check the service."""
     ingested = ingest_step(ingest)
     checked = leakage_step(ingested, leakage)
     drift = drift_step(checked, register.name)
@@ -59,8 +60,9 @@ def retraining(
         bundle = train_step(catalogue, triplets, train, champion_step(catalogue, register.name))
     else:
         bundle = train_step(catalogue, triplets, train)
-    evaluation = evaluate_step(catalogue, triplets, bundle, other)
-    clusters = cluster_step(catalogue, bundle, cluster)
+    embedded = embed_step(catalogue, bundle)
+    evaluation = evaluate_step(catalogue, triplets, bundle, other, after=embedded)
+    clusters = cluster_step(catalogue, bundle, cluster, after=embedded)
     searched = index_step(catalogue, bundle, clusters, index)
     # `checked`, not `catalogue`: its record holds the leaks that were only warned about.
     release = register_step(ingested, checked, triplets, bundle, searched, evaluation, other, register)

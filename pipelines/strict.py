@@ -11,6 +11,7 @@ import yaml
 from zenml.client import Client
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.config.step_configurations import StepConfigurationUpdate
+from zenml.enums import ExecutionMode
 from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.steps import BaseStep
 from zenml.utils.env_utils import ENV_VARIABLE_PLACEHOLDER_PATTERN
@@ -41,16 +42,22 @@ class StrictPipeline(Pipeline):
         except DeepRankError as error:
             raise click.ClickException(str(error)) from None
         pipeline = self.copy()
-        pipeline.use_image()
+        pipeline.fit_to_stack()
         return super(StrictPipeline, pipeline).with_options(*args, config_path=config_path, **kwargs)
 
     def prepare(self, *args: Any, **kwargs: Any) -> None:
         """Prepare for a run or a build."""
-        self.use_image()
+        self.fit_to_stack()
         super().prepare(*args, **kwargs)
 
-    def use_image(self) -> None:
-        """Have the steps run in the project's image if the active stack starts containers; a config may add docker settings."""
+    def fit_to_stack(self) -> None:
+        """Configure what the active stack needs.
+
+        Steps run in the project's image if the stack starts containers; a config may add docker settings. If its orchestrator cannot
+        end a run at the first failure, the steps that do not depend on the failed one go on.
+        """
+        if self.configuration.execution_mode not in Client().active_stack.orchestrator.supported_execution_modes:
+            self.configure(execution_mode=ExecutionMode.CONTINUE_ON_FAILURE)
         if starts_containers() and "docker" not in self.configuration.settings:
             self.configure(settings={"docker": IMAGE})
 

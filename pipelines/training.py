@@ -16,6 +16,7 @@ from deeprank.triplets.sampling import SampleSettings
 from pipelines.strict import strict_pipeline
 from steps.cluster import cluster_step
 from steps.drift import drift_step
+from steps.embed import embed_step
 from steps.evaluate import evaluate_step
 from steps.index import index_step
 from steps.ingest import ingest_step
@@ -44,15 +45,16 @@ def training(
     register: RegisterSettings = RegisterSettings(),
     service: ServiceSettings = ServiceSettings(),
 ) -> None:
-    """Ingest, check the splits, sample, train, evaluate, cluster, index, register, report, check the running service."""
+    """Ingest, check the splits, sample, train, embed, evaluate, cluster, index, register, report, check the running service."""
     ingested = ingest_step(ingest)
     catalogue = leakage_step(ingested, leakage)
     drift = drift_step(catalogue, register.name)
     triplets = sample_triplets_step(catalogue, sample_triplets)
     other = ingest_other_step(catalogue, evaluate)
     bundle = train_step(catalogue, triplets, train)
-    evaluation = evaluate_step(catalogue, triplets, bundle, other)
-    clusters = cluster_step(catalogue, bundle, cluster)
+    embedded = embed_step(catalogue, bundle)
+    evaluation = evaluate_step(catalogue, triplets, bundle, other, after=embedded)
+    clusters = cluster_step(catalogue, bundle, cluster, after=embedded)
     searched = index_step(catalogue, bundle, clusters, index)
     release = register_step(ingested, catalogue, triplets, bundle, searched, evaluation, other, register)
     report = report_step(ingested, catalogue, drift, triplets, bundle, evaluation, other, clusters, searched, release)

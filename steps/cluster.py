@@ -19,5 +19,5 @@ def cluster_step(
     output: Annotated[ClustersArtifact, "clusters"],
     reporter: Record,
 ) -> None:
-    """Embed the images and cluster the embeddings."""
+    """Cluster the embeddings of the images."""
     cluster_catalogue(catalogue.open(), bundle.open(), settings, reporter).save(output.folder)

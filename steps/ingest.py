@@ -24,8 +24,9 @@ def ingest_step(settings: IngestSettings, output: Annotated[CatalogueArtifact, "
     """Bring the catalogue up to date with the folder."""
     log_parameters(settings_of(get_step_context().pipeline_run))
     reporter.note("git.commit", git_commit())
-    source = source_folder(settings, logger.info)
-    catalogue, report = ingest(source, settings, f"{Client().active_stack.artifact_store.path}/catalogues", min_classes=MIN_CLASSES)
+    stack = Client().active_stack
+    source = source_folder(settings, logger.info, allow_synthetic=stack.orchestrator.config.is_local)
+    catalogue, report = ingest(source, settings, f"{stack.artifact_store.path}/catalogues", min_classes=MIN_CLASSES)
     logger.info("%d files: %s; %d read, %d removed", report.num_files, report.status_counts, report.num_read, report.num_removed)
     for message in report.messages:
         logger.warning(message)

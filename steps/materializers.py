@@ -21,13 +21,10 @@ class FolderMaterializer(BaseMaterializer):
         io_utils.copy_dir(str(data.folder), self.uri, overwrite=True)
 
     def load(self, data_type: type[Artifact]) -> Artifact:
-        """Return the artifact; on a local store its folder is the stored folder itself."""
+        """Return the artifact; on a local store its folder is the stored folder itself, elsewhere a new one for what is downloaded."""
         if Path(self.uri).is_dir():
             return data_type(Path(self.uri))
-        # ZenML deletes its own temporary folder before the step begins.
-        folder = new_folder()
-        io_utils.copy_dir(self.uri, str(folder), overwrite=True)
-        return data_type(folder)
+        return data_type(new_folder(), self.uri)
 
     def save_visualizations(self, data: Artifact) -> dict[str, VisualizationType]:
         """Return the record's figures and the HTML pages, which the dashboard shows."""

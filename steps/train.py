@@ -3,8 +3,12 @@
 from typing import Annotated
 
 import pandas as pd
+from zenml import get_step_context
+from zenml.client import Client
 
+from deeprank.data.store import is_remote
 from deeprank.home import home
+from deeprank.models.inference import require_gpus
 from deeprank.plotting.training import curves
 from deeprank.reporting import Record
 from deeprank.training.fit import fit
@@ -25,7 +29,10 @@ def train_step(
     champion: BundleArtifact | None = None,
 ) -> None:
     """Fine-tune the model, from the champion's weights if a champion is given."""
+    require_gpus(get_step_context().step_run.config.resource_settings.gpu_count or 0)
     init_bundle = champion.open() if champion and not champion.empty else None
-    bundle = fit(catalogue.open(), triplets.open(), settings, output.folder, reporter, home() / "checkpoints", init_bundle)
+    store = Client().active_stack.artifact_store.path
+    checkpoints = f"{store}/checkpoints" if is_remote(store) else home() / "checkpoints"
+    bundle = fit(catalogue.open(), triplets.open(), settings, output.folder, reporter, checkpoints, init_bundle)
     reporter.note("model.weights_hash", bundle.weights_hash)
     reporter.figure("curves", curves(pd.DataFrame(vars(point) for point in reporter.points)))

@@ -32,7 +32,7 @@ class ObjectStore:
         """Storage options that lead to it."""
         return CREDENTIALS | {"aws_endpoint": self.endpoint, "allow_http": "true"}
 
-    def keys(self) -> list[str]:
+    def list_keys(self) -> list[str]:
         """Return the keys of all objects."""
         return [
             item["Key"]

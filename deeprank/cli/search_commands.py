@@ -159,16 +159,16 @@ def embed(
 
         deeprank embed --model models:/deeprank@champion --catalogue s3://bucket/catalogues/shop.lance --shard 1/4    (then 2/4, 3/4, 4/4)
     """
-    from deeprank.models.embedding_table import embed_shard, embedding_table_uri
+    from deeprank.models.embedding_table import embed_missing
     from deeprank.registry.releases import open_release
 
     numbers = re.fullmatch(r"(\d+)/(\d+)", shard)
     if numbers is None:
         raise ConfigError(f"--shard {shard}: expected N/OF, e.g. 1/4")
     bundle, images = open_release(model).bundle, open_catalogue(catalogue)
-    count = embed_shard(bundle, images, int(numbers[1]), int(numbers[2]), f"embedding, shard {shard}")
-    result = {"embedded": count, "shard": shard, "images": len(images.frame), "table": embedding_table_uri(bundle, images)}
-    print_result(result, as_json, f"{count:,} images embedded of shard {shard} of {len(images.frame):,}: {result['table']}")
+    uri, count = embed_missing(bundle, images, f"embedding, shard {shard}", int(numbers[1]), int(numbers[2]))
+    result = {"embedded": count, "shard": shard, "images": len(images.frame), "table": uri}
+    print_result(result, as_json, f"{count:,} images embedded of shard {shard} of {len(images.frame):,}: {uri}")
 
 
 def open_catalogue(reference: str) -> "Catalogue":

@@ -1,6 +1,5 @@
 """Copies: pairs of images that show the same shot, confirmed by an alignment and by colors and details in place."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from deeprank.cpu import num_cores
 from deeprank.reporting import track
 
 Pixels = npt.NDArray[np.uint8]
@@ -194,7 +194,7 @@ def confirm_copies(
     # OpenCV's own threads would compete with the pool.
     cv2.setNumThreads(1)
     result = np.zeros(len(pairs))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         values = pool.map(compare, tasks)
         for indices, similarities in zip(tasks, track(values, progress, total=len(tasks)) if progress and tasks else values, strict=True):
             result[indices] = similarities

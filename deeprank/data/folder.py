@@ -1,6 +1,5 @@
 """Read new and changed files of a folder into catalogue rows."""
 
-import os
 import unicodedata
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from deeprank.cpu import num_cores
 from deeprank.data.images import HEAD_BYTES, reject_reason, sha256, to_stored_image
 from deeprank.data.listing import ListedFile
 from deeprank.data.split_folders import SplitFolders
@@ -108,7 +108,7 @@ def read_files(
     starts: Iterable[int] = range(0, len(paths), FILES_PER_BATCH)
     if progress and len(paths) > FILES_PER_BATCH:
         starts = track(starts, description=f"reading {len(paths):,} files")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         for start in starts:
             rows = pool.map(lambda path: _read_row(path, files[path], split_folders), paths[start : start + FILES_PER_BATCH])
             spool.write([row for row in rows if tuple(row[name] for name in unreadable.columns) not in unchanged])

@@ -18,7 +18,7 @@ GROCERY_COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
 CONNECT_TIMEOUT_S = 10
 
 
-def source_folder(settings: IngestSettings, log: Callable[[str], None]) -> Path:
+def source_folder(settings: IngestSettings, log: Callable[[str], None], allow_synthetic: bool = True) -> Path:
     """Return the folder of images that the settings name, after downloading or drawing the images where that is needed.
 
     For `auto`, the first of these that is available: the folder in the variable DEEPRANK_DATA, the folder data/images in the state
@@ -27,6 +27,10 @@ def source_folder(settings: IngestSettings, log: Callable[[str], None]) -> Path:
     Args:
         settings: see IngestSettings.
         log: called with the choice and its reason, for `auto`.
+        allow_synthetic: whether `auto` may take synthetic images.
+
+    Raises:
+        DataError: `auto` has no other images than synthetic ones, and those are not allowed.
 
     """
     if settings.source == "synthetic":
@@ -46,6 +50,11 @@ def source_folder(settings: IngestSettings, log: Callable[[str], None]) -> Path:
         log(f"images: {folder}, the public grocery images at commit {GROCERY_COMMIT[:10]}")
         return folder
     except DataError as error:
+        if not allow_synthetic:
+            raise DataError(
+                "ingest.source: auto finds no images where this step runs, and takes synthetic ones on the local stack only: "
+                f"name a folder that the step can read ({error})"
+            ) from None
         log(f"images: synthetic, because the public grocery images are not available ({error})")
         return _synthetic_folder(settings)
 

@@ -17,7 +17,7 @@ from lance.fragment import write_fragments
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
-from deeprank.errors import DataError
+from deeprank.errors import StoreError
 
 # Written once and then again, to see whether an object store keeps the first of two writers.
 PROBE = ".deeprank-probe"
@@ -59,7 +59,7 @@ def check_store(uri: str) -> None:
     """Check that an object store takes writes, and that of two writers of one object it refuses the second; a folder always does.
 
     Raises:
-        DataError: it does not; without that, two runs at once would overwrite each other's tables.
+        StoreError: it does not; without that, two runs at once would overwrite each other's tables.
 
     """
     if not is_remote(uri):
@@ -75,15 +75,15 @@ def check_store(uri: str) -> None:
         finally:
             obstore.delete(folder, name)
     except (BaseError, OSError) as error:
-        raise _as_data_error(uri, error) from None
-    raise DataError(f"{uri}: this object store has no conditional put, so two runs at once would damage a table; use another store")
+        raise _as_store_error(uri, error) from None
+    raise StoreError(f"{uri}: this object store has no conditional put, so two runs at once would damage a table; use another store")
 
 
 def table_exists(uri: str) -> bool:
     """Return whether there is a table.
 
     Raises:
-        DataError: the store cannot be read.
+        StoreError: the store cannot be read.
 
     """
     return _open(uri) is not None
@@ -104,12 +104,12 @@ def open_table(uri: str, version: int | None = None) -> lance.LanceDataset:
         version: of the table; None for the newest.
 
     Raises:
-        DataError: there is no such table or version, or the store cannot be read.
+        StoreError: there is no such table or version, or the store cannot be read.
 
     """
     table = _open(uri, version)
     if table is None:
-        raise DataError(f"{uri}: there is no {'table' if version is None else f'version {version} of this table'}")
+        raise StoreError(f"{uri}: there is no {'table' if version is None else f'version {version} of this table'}")
     return table
 
 
@@ -126,7 +126,7 @@ def commit_rows(uri: str, batches: Iterator[pa.RecordBatch], schema: pa.Schema, 
         False if another process has committed in the meantime: nothing was appended.
 
     Raises:
-        DataError: the store cannot be written.
+        StoreError: the store cannot be written.
 
     """
     reader = pa.RecordBatchReader.from_batches(schema, batches)
@@ -142,7 +142,7 @@ def commit_rows(uri: str, batches: Iterator[pa.RecordBatch], schema: pa.Schema, 
     except (ValueError, OSError, BaseError) as error:
         if not version and "Dataset already exists" in str(error):
             return False
-        raise _as_data_error(uri, error) from None
+        raise _as_store_error(uri, error) from None
     return is_committed
 
 
@@ -156,13 +156,49 @@ def append_rows(uri: str, rows: pa.Table) -> None:
     """Append rows to a table, whatever other processes append at the same time.
 
     Raises:
-        DataError: the store cannot be written.
+        StoreError: the store cannot be written.
 
     """
     try:
         lance.write_dataset(rows, uri, mode="append", storage_options=storage_options(uri))
     except (ValueError, OSError) as error:
-        raise _as_data_error(uri, error) from None
+        raise _as_store_error(uri, error) from None
+
+
+def download(uri: str, file: Path) -> bool:
+    """Copy an object to a file; returns False if there is no such object."""
+    folder, name = uri.rsplit("/", 1)
+    try:
+        content = obstore.get(_open_folder(folder), name)
+    except FileNotFoundError:
+        return False
+    except (BaseError, OSError) as error:
+        raise _as_store_error(uri, error) from None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as stream:
+        for part in content:
+            stream.write(part)
+    return True
+
+
+def upload(file: Path, uri: str) -> None:
+    """Copy a file to an object; it is complete at any moment."""
+    folder, name = uri.rsplit("/", 1)
+    try:
+        obstore.put(_open_folder(folder), name, file)
+    except (BaseError, OSError) as error:
+        raise _as_store_error(uri, error) from None
+
+
+def remove(uri: str) -> None:
+    """Remove an object if there is one."""
+    folder, name = uri.rsplit("/", 1)
+    try:
+        obstore.delete(_open_folder(folder), name)
+    except FileNotFoundError:
+        return
+    except (BaseError, OSError) as error:
+        raise _as_store_error(uri, error) from None
 
 
 def _open(uri: str, version: int | None = None) -> lance.LanceDataset | None:
@@ -172,7 +208,7 @@ def _open(uri: str, version: int | None = None) -> lance.LanceDataset | None:
     except (ValueError, OSError) as error:
         if isinstance(error, FileNotFoundError) or re.search(r"was not found|Not found", str(error)):
             return None
-        raise _as_data_error(uri, error) from None
+        raise _as_store_error(uri, error) from None
 
 
 def _commit_next_version(uri: str, new: list[FragmentMetadata], schema: pa.Schema, version: int) -> bool:
@@ -220,8 +256,8 @@ def _open_folder(uri: str) -> Any:
     return from_url(uri, config=config, client_options=client_options)
 
 
-def _as_data_error(uri: str, error: Exception) -> DataError:
+def _as_store_error(uri: str, error: Exception) -> StoreError:
     """Return the error of a store as one message."""
     text = " ".join(str(error).split())
     reason = next((reason for pattern, reason in REASONS.items() if re.search(pattern, text, re.IGNORECASE)), text[:300])
-    return DataError(f"{uri}: {reason}")
+    return StoreError(f"{uri}: {reason}")

@@ -17,6 +17,7 @@ from deeprank.evaluation.explain import explain_first_neighbors
 from deeprank.evaluation.intervals import Estimate, estimate
 from deeprank.evaluation.neighbors import first_hit_ranks, neighbors
 from deeprank.evaluation.other_kind import evaluate_other_kind, queries_and_gallery, result_in_words
+from deeprank.evaluation.queries import evaluation_queries
 from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_model import ModelSettings, create_model
 from deeprank.plotting.evaluation import confusion, embedding_map, neighbor_gallery, per_class_bars, recall_curve
@@ -53,7 +54,10 @@ def evaluate_bundle(
     of another kind, see `evaluate_other_kind`. For metrics of class groups see `class_group_metrics`. Where no query of the test
     split can be evaluated, its metrics are absent, and the note evaluation.reason says why.
     """
-    reporter.metric("queries", len(catalogue.rows("test")))
+    num_queries, num_images = len(evaluation_queries(catalogue)), len(catalogue.rows("test"))
+    reporter.metric("queries", num_queries)
+    if num_queries < num_images:
+        reporter.note("evaluation.sample", f"{num_queries:,} of the {num_images:,} test images are queries, of each class the same share")
     with tempfile.TemporaryDirectory() as folder:
         frozen = save_frozen_baseline(bundle, Path(folder))
         result = _evaluate_test_split(catalogue, triplets, bundle, frozen, reporter)
@@ -68,7 +72,7 @@ def evaluate_bundle(
 
 def _evaluate_test_split(catalogue: Catalogue, triplets: Triplets, bundle: Bundle, frozen: Bundle, reporter: Reporter) -> Evaluation:
     """Evaluate both models on the test split; report figures, or why nothing can be evaluated."""
-    test_triplets = _test_triplets(triplets)
+    test_triplets = _test_triplets(catalogue, triplets)
     if not _can_evaluate(catalogue, test_triplets):
         logger.warning(NOTHING_EVALUATED)
         reporter.note("evaluation.reason", NOTHING_EVALUATED)
@@ -114,7 +118,7 @@ def embed_and_evaluate(catalogue: Catalogue, triplets: Triplets, bundle: Bundle,
         ModelError: the bundle cannot be loaded.
 
     """
-    test_triplets = _test_triplets(triplets)
+    test_triplets = _test_triplets(catalogue, triplets)
     if not _can_evaluate(catalogue, test_triplets):
         return empty_evaluation()
     all_rows = np.ones(len(catalogue.frame), dtype=bool)
@@ -151,7 +155,7 @@ def save_frozen_baseline(bundle: Bundle, folder: Path) -> Bundle:
 
 def _subsets(catalogue: Catalogue, triplets: Triplets) -> dict[str, npt.NDArray[np.bool_]]:
     """Return a mask of the frame's rows for each metric prefix: all classes, and seen. and unseen. where classes were held out."""
-    labels, queries, gallery = catalogue.frame["label"], catalogue.rows("test"), catalogue.rows("train")
+    labels, queries, gallery = catalogue.frame["label"], evaluation_queries(catalogue), catalogue.rows("train")
     train_rows = np.unique(triplets.in_split("train")[["query", "positive", "negative"]].to_numpy())
     unseen = ~labels.isin(labels.iloc[train_rows]).to_numpy() & labels.isin(labels.iloc[gallery]).to_numpy()
     subsets = {"": np.ones(len(labels), dtype=bool)}
@@ -180,7 +184,7 @@ def _report_figures(
     catalogue: Catalogue, bundle: Bundle, evaluation: Evaluation, embedded_by: dict[str, Embedded], reporter: Reporter
 ) -> None:
     """Report the figures of an evaluation; `embedded_by` holds the embeddings by model, the trained model's first."""
-    table, queries, gallery = evaluation.queries, catalogue.rows("test"), catalogue.rows("train")
+    table, queries, gallery = evaluation.queries, evaluation_queries(catalogue), catalogue.rows("train")
     labels, trained = catalogue.frame["label"], next(iter(embedded_by.values()))
     neighbors_of = {name: neighbors(by.queries[queries], by.images, gallery, MAX_RECALL_RANK) for name, by in embedded_by.items()}
     hit_ranks = {name: first_hit_ranks(rows, labels.tolist(), queries, gallery) for name, rows in neighbors_of.items()}
@@ -202,21 +206,23 @@ def _report_figures(
     reporter.figure("embedding_map", embedding_map(trained.images[queries], labels.iloc[queries].tolist()))
 
 
-def _test_triplets(triplets: Triplets) -> npt.NDArray[np.int64]:
-    return triplets.in_split("test")[["query", "positive", "negative"]].to_numpy()
+def _test_triplets(catalogue: Catalogue, triplets: Triplets) -> npt.NDArray[np.int64]:
+    """Return the triplets (t, 3) of the test split whose images are all queries, so that they are embedded."""
+    rows = triplets.in_split("test")[["query", "positive", "negative"]].to_numpy()
+    return rows[np.isin(rows, evaluation_queries(catalogue)).all(axis=1)]
 
 
 def _can_evaluate(catalogue: Catalogue, test_triplets: npt.NDArray[np.int64]) -> bool:
     """Return whether any image of the test split has another image of its class in the test or train split."""
     labels = catalogue.frame["label"]
-    return len(test_triplets) > 0 or bool(labels.iloc[catalogue.rows("test")].isin(labels.iloc[catalogue.rows("train")]).any())
+    return len(test_triplets) > 0 or bool(labels.iloc[evaluation_queries(catalogue)].isin(labels.iloc[catalogue.rows("train")]).any())
 
 
 def _embed(catalogue: Catalogue, bundle: Bundle, model_name: str) -> Embedded:
-    return embed_images(catalogue, bundle, catalogue.rows("test"), catalogue.rows("train"), model_name)
+    return embed_images(catalogue, bundle, evaluation_queries(catalogue), catalogue.rows("train"), model_name)
 
 
 def _evaluate_subset(catalogue: Catalogue, triplets: npt.NDArray[np.int64], embedded: Embedded, mask: npt.NDArray[np.bool_]) -> Evaluation:
     """Evaluate on the rows of the test and train splits that a mask of the frame selects."""
-    queries, gallery = (CatalogueRows(rows[mask[rows]]) for rows in (catalogue.rows("test"), catalogue.rows("train")))
+    queries, gallery = (CatalogueRows(rows[mask[rows]]) for rows in (evaluation_queries(catalogue), catalogue.rows("train")))
     return evaluate_embedded(catalogue.frame, embedded, queries, gallery, triplets[mask[triplets].all(axis=1)])

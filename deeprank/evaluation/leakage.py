@@ -1,7 +1,9 @@
 """Copies of images across splits: detection and handling."""
 
+import tempfile
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Literal
 
 import faiss
@@ -14,8 +16,9 @@ from deeprank.data.catalogue import Catalogue
 from deeprank.data.copies import MIN_COPY_SIMILARITY, confirm_copies
 from deeprank.data.splits import SPLITS, near_duplicate_pairs
 from deeprank.errors import DataError
-from deeprank.models.embedding_model import EmbeddingModel, ModelSettings
-from deeprank.models.inference import embed_catalogue
+from deeprank.models.bundle import Bundle
+from deeprank.models.embedding_model import ModelSettings, create_model
+from deeprank.models.embedding_table import catalogue_embeddings
 from deeprank.models.preprocessing import Preprocessing
 from deeprank.plotting.leakage import leak_pairs
 from deeprank.reporting import Record, Reporter
@@ -29,6 +32,8 @@ MAX_PHASH_BITS = 12
 MIN_COSINE = 0.8
 NUM_NEIGHBORS = 5
 EMBEDDING_IMAGE_SIZE = 128
+# Of a larger gallery, a query is compared with the images of the nearest lists only; a copy lies in the list of its source or beside it.
+MAX_FLAT_GALLERY, NUM_LISTS_SEARCHED, IMAGES_PER_LIST = 50_000, 16, 40
 
 # Pairs that the error of a stopped run lists.
 MAX_LISTED_PAIRS = 50
@@ -143,21 +148,39 @@ def _candidate_pairs(catalogue: Catalogue) -> npt.NDArray[np.int64]:
     split_number = frame["split"].map({split: number for number, split in enumerate(SPLITS)}).to_numpy()
     phashes, later_rows = frame["phash"].to_numpy(np.uint64), np.flatnonzero(split_number > 0)
     pairs = [near_duplicate_pairs(phashes, later_rows, MAX_PHASH_BITS, splits=split_number)]
-    # A frozen model: a trained model brings all images of a product together, not only copies.
-    model = EmbeddingModel(ModelSettings(embedding_dim=0))
-    embeddings = embed_catalogue(
-        model, Preprocessing(size=EMBEDDING_IMAGE_SIZE), catalogue, CatalogueRows(np.arange(len(frame))), "searching for copies"
-    )
+    embeddings = _frozen_features(catalogue)
     for earlier, later in combinations(SPLITS, 2):
         gallery, queries = catalogue.rows(earlier), catalogue.rows(later)
         if not len(gallery) or not len(queries):
             continue
-        index = faiss.IndexFlatIP(embeddings.shape[1])
-        index.add(embeddings[gallery])
-        cosine, neighbors = index.search(embeddings[queries], min(NUM_NEIGHBORS, len(gallery)))
-        query, rank = np.nonzero(cosine >= MIN_COSINE)
+        cosine, neighbors = _nearest(embeddings[queries], embeddings[gallery])
+        query, rank = np.nonzero((cosine >= MIN_COSINE) & (neighbors >= 0))
         pairs.append(np.stack([queries[query], gallery[neighbors[query, rank]]], axis=1))
     return np.unique(np.concatenate(pairs), axis=0)
+
+
+def _frozen_features(catalogue: Catalogue) -> npt.NDArray[np.float32]:
+    """Return the features (n, d) of all images in a frozen model; they are stored, so that the next run reads them.
+
+    A trained model brings all images of a product together, not only copies.
+    """
+    settings = ModelSettings(embedding_dim=0, pretrained_share=0)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Bundle.save(Path(folder), create_model(settings), settings, Preprocessing(size=EMBEDDING_IMAGE_SIZE), {})
+        return catalogue_embeddings(bundle, catalogue, CatalogueRows(np.arange(len(catalogue.frame))), "searching for copies")
+
+
+def _nearest(queries: npt.NDArray[np.float32], gallery: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return cosines and positions of the nearest gallery images (q, k); of a large gallery, the nearest inverted lists are searched."""
+    embedding_dim, k = gallery.shape[1], min(NUM_NEIGHBORS, len(gallery))
+    index = faiss.IndexFlatIP(embedding_dim)
+    if len(gallery) > MAX_FLAT_GALLERY:
+        num_lists = 4 * round(len(gallery) ** 0.5)
+        index = faiss.IndexIVFFlat(index, embedding_dim, num_lists, faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = NUM_LISTS_SEARCHED
+        index.train(gallery[:: max(1, len(gallery) // (IMAGES_PER_LIST * num_lists))])
+    index.add(gallery)
+    return index.search(queries, k)
 
 
 def _exact_pairs(catalogue: Catalogue) -> pd.DataFrame:

@@ -4,7 +4,6 @@ Similarities are computed without rounding (see `_quantize`), and equally simila
 Ranks therefore do not depend on chunks, threads or the processor.
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from deeprank.cpu import num_cores
 from deeprank.triplets.relevance import RelevanceWeights, relevance_by_depth
 
 RECALL_RANKS = (1, 5, 10)
@@ -240,7 +240,7 @@ def _map_chunks(
 
     """
     results: list[Result] = []
-    quantized_gallery, num_workers = _quantize(gallery), os.cpu_count() or 1
+    quantized_gallery, num_workers = _quantize(gallery), num_cores()
     chunk_size = max(1, MAX_CHUNK_BYTES // (8 * len(gallery) + bytes_per_query))
     with ThreadPoolExecutor(num_workers) as pool:
         for first in range(0, len(queries), chunk_size):

@@ -67,20 +67,22 @@ def catalogue_embeddings(bundle: Bundle, catalogue: Catalogue, rows: CatalogueRo
     return _read_embeddings(uri, catalogue.frame["id"].to_numpy()[rows])
 
 
-def embed_shard(bundle: Bundle, catalogue: Catalogue, shard: int, num_shards: int, progress: str | None = None) -> int:
-    """Embed the images of one shard that the table does not have; several processes and machines can divide a catalogue.
+def embed_missing(
+    bundle: Bundle, catalogue: Catalogue, progress: str | None = None, shard: int = 1, num_shards: int = 1
+) -> tuple[str, int]:
+    """Embed the images that the table does not have; several processes and machines can divide a catalogue.
 
     The shard of an image depends only on its id and `num_shards`, so shards do not overlap and need no coordination.
 
     Args:
         bundle: the model that embeds.
         catalogue: that holds the images.
+        progress: text before the progress bar; None: no progress bar.
         shard: 1 to `num_shards`.
         num_shards: number of shards.
-        progress: text before the progress bar; None: no progress bar.
 
     Returns:
-        Number of images that were embedded.
+        URI of the table, and number of images that were embedded.
 
     Raises:
         ConfigError: there is no such shard.
@@ -93,7 +95,7 @@ def embed_shard(bundle: Bundle, catalogue: Catalogue, shard: int, num_shards: in
     uri = _create_if_missing(embedding_table_uri(bundle, catalogue), model.embedding_dim)
     shards = catalogue.frame["id"].map(lambda image_id: int(image_id[:8], 16) % num_shards)
     rows = CatalogueRows(np.flatnonzero(shards == shard - 1))
-    return _embed_missing(uri, model, preprocessing, catalogue, rows, progress)
+    return uri, _embed_missing(uri, model, preprocessing, catalogue, rows, progress)
 
 
 def embedding_table_uri(bundle: Bundle, catalogue: Catalogue) -> str:

@@ -1,6 +1,5 @@
 """Embedding of many images; threads decode the next images while the model embeds."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from deeprank.cpu import num_cores
 from deeprank.data.catalogue import Catalogue
+from deeprank.errors import ConfigError
 from deeprank.models.embedding_model import Embedder
 from deeprank.models.memory import keep_freed_memory
 from deeprank.models.preprocessing import Preprocessing
@@ -24,6 +25,21 @@ MAX_PREFETCHED = 3
 def device() -> torch.device:
     """Return the accelerator if there is one, else the CPU."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def require_gpus(count: int) -> None:
+    """Check that this process sees the GPUs that were asked for.
+
+    Raises:
+        ConfigError: it sees fewer.
+
+    """
+    num_gpus = torch.cuda.device_count()
+    if num_gpus < count:
+        raise ConfigError(
+            f"this step asks for {count} GPUs (resources.gpu_count) and sees {num_gpus}: PyTorch is {torch.__version__}, CUDA "
+            f"{torch.version.cuda or 'not built in'}; build the image with CUDA, or ask for no GPU"
+        )
 
 
 def run_in_background(jobs: Sequence[Callable[[], Tensor]], max_prefetched: int = MAX_PREFETCHED) -> Iterator[Tensor]:
@@ -72,7 +88,7 @@ def embed_batches(
     """Yield the embeddings of BATCH_SIZE images at a time, float32 (n, d) of unit length, in the order of `rows`."""
     keep_freed_memory()
     model = model.to(device()).to(memory_format=torch.channels_last)
-    with ThreadPoolExecutor(os.cpu_count()) as decoders:
+    with ThreadPoolExecutor(num_cores()) as decoders:
 
         def load(start: int) -> Callable[[], Tensor]:
             return lambda: torch.stack(list(decoders.map(preprocessing, catalogue.read_jpegs(rows[start : start + BATCH_SIZE]))))

@@ -4,12 +4,14 @@ import base64
 import io
 import json
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from PIL import Image
@@ -78,12 +80,11 @@ def register(folder: Path, settings: RegisterSettings, decision: Decision, catal
         card: model card, in Markdown.
 
     """
-    client = MlflowClient()
-    version = _log_model(folder, settings.name, decision, card)
-    catalogue.pin(f"{settings.name}-{version}")
-    for key, value in _version_tags(folder, decision, catalogue).items():
-        client.set_model_version_tag(settings.name, str(version), key, value)
-    client.update_model_version(settings.name, str(version), _shorten_card(card))
+    client, run = MlflowClient(), mlflow.active_run()
+    run_id = run.info.run_id if run else ""
+    catalogue.pin(f"{settings.name}-{run_id}")
+    tags = _version_tags(folder, decision, catalogue)
+    version = _registered_by(run_id, settings.name, tags) or _create_version(folder, settings.name, decision, card, tags)
     refreshed = decision.state == "refreshed"
     # A refreshed release has the champion's model, so the challenger stays the release that was trained last.
     if not refreshed:
@@ -94,8 +95,18 @@ def register(folder: Path, settings: RegisterSettings, decision: Decision, catal
     return Registered(settings.name, version, aliases, decision)
 
 
-def _log_model(folder: Path, name: str, decision: Decision, card: str) -> int:
-    """Log the release to the active MLflow run, register it, and return the number of the new model version."""
+def _registered_by(run_id: str, name: str, tags: dict[str, str]) -> int | None:
+    """Return the version that an interrupted registration of the same release by the same run has made; None if there is none."""
+    versions = MlflowClient().search_model_versions(f"name = '{name}'")
+    # The reason of the gate's decision may have changed since.
+    same = ("model.weights_hash", "catalogue.fingerprint", "catalogue.version")
+    of_run = [version for version in versions if version.run_id == run_id and all(version.tags.get(key) == tags[key] for key in same)]
+    return max((int(version.version) for version in of_run), default=None)
+
+
+def _create_version(folder: Path, name: str, decision: Decision, card: str, tags: dict[str, str]) -> int:
+    """Log the release to the active MLflow run, and register it with its tags and card in one act; returns the new version."""
+    client = MlflowClient()
     with tempfile.TemporaryDirectory() as scratch:
         gate, canary = Path(scratch) / "gate", Path(scratch) / CANARY_FILE
         decision.save(gate)
@@ -108,9 +119,14 @@ def _log_model(folder: Path, name: str, decision: Decision, card: str) -> int:
             pip_requirements=["deeprank"],
             signature=ModelSignature(inputs=Schema([ColSpec("string", "image")])),
             input_example=_input_example(),
-            registered_model_name=name,
         )
-    return int(info.registered_model_version)
+    with suppress(MlflowException):
+        # Another run may have created it.
+        client.create_registered_model(name)
+    version = client.create_model_version(
+        name, info.model_uri, run_id=info.run_id, tags=tags, description=_shorten_card(card), model_id=info.model_id
+    )
+    return int(version.version)
 
 
 def _version_tags(folder: Path, decision: Decision, catalogue: Catalogue) -> dict[str, str]:

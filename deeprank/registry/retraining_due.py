@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from pydantic import Field
 
 from deeprank.data.catalogue import Catalogue
-from deeprank.errors import ModelError
+from deeprank.errors import ModelError, StoreError
 from deeprank.monitoring.drift import MIN_TEST_IMAGES
 from deeprank.registry.refresh import require_most_images
 from deeprank.registry.releases import find_version
@@ -87,7 +87,7 @@ def last_training(name: str) -> LastTraining | None:
     catalogue = Catalogue(newest.tags["catalogue.uri"], int(newest.tags["catalogue.version"]))
     try:
         images = catalogue.frame[["id", "label"]]
-    except (ValueError, OSError) as error:
+    except StoreError as error:
         raise ModelError(
             f"version {newest.version} of {name} was made from {catalogue.uri}, version {catalogue.version}, which cannot be read "
             f"({str(error)[:200]}), so its images cannot be compared with the current ones; train once manually: `deeprank run`"

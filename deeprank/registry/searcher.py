@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deeprank.data.image_inputs import convert_each
 from deeprank.data.images import to_stored_jpeg
-from deeprank.errors import DataError
+from deeprank.errors import DataError, StoreError
 from deeprank.models.embedding_model import Embedder
 from deeprank.models.inference import device, forward
 from deeprank.models.memory import keep_freed_memory
@@ -138,7 +138,7 @@ class Searcher:
         # The service sends these messages to its clients, so they do not name the catalogue's location.
         try:
             return catalogue.read_event_jpegs(row)[0]
+        except (StoreError, ValueError, OSError):
+            raise DataError(f"the catalogue of this release, version {catalogue.version}, cannot be opened") from None
         except DataError:
             raise DataError(f"the catalogue has lost image {image_id}") from None
-        except (ValueError, OSError):
-            raise DataError(f"the catalogue of this release, version {catalogue.version}, cannot be opened") from None

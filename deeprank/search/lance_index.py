@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from deeprank.checksums import hash_file
 from deeprank.data.store import open_table
-from deeprank.errors import DataError, ModelError
+from deeprank.errors import ModelError, StoreError
 from deeprank.models.embedding_table import find_embedding_rows, read_vectors, table_embedding_dim
 from deeprank.row_numbers import EmbeddingRows, IndexEntries
 from deeprank.search.arrays import Distances, Vectors
@@ -64,7 +64,7 @@ class LanceIndex:
     def _table(self) -> Any:
         try:
             return open_table(self.uri, self.version)
-        except DataError as error:
+        except StoreError as error:
             raise ModelError(f"version {self.version} of the embeddings {self.uri} cannot be opened: {error}") from None
 
     @cached_property

@@ -1,7 +1,6 @@
 """Embedding for many requests at once: threads decode images, and workers run the model on batches of them."""
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
+from deeprank.cpu import num_cores
 from deeprank.data.image_inputs import convert_each
 from deeprank.models.memory import keep_freed_memory
 from deeprank.registry.searcher import Searcher, Vectors
@@ -27,12 +27,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _default_num_workers() -> int:
-    return 1 if torch.accelerator.is_available() else min(_num_cores(), MAX_DEFAULT_WORKERS)
+    return 1 if torch.accelerator.is_available() else min(num_cores(), MAX_DEFAULT_WORKERS)
 
 
 class BatchSettings(Settings):
@@ -52,7 +48,7 @@ class BatchSettings(Settings):
     num_workers: int = Field(default_factory=_default_num_workers, ge=1)
     max_batch_size: int = Field(16, ge=1)
     max_wait_ms: float = Field(3.0, ge=0)
-    num_decoders: int = Field(default_factory=_num_cores, ge=1)
+    num_decoders: int = Field(default_factory=num_cores, ge=1)
     max_queue_size: int = Field(128, ge=1)
     timeout_s: float = Field(20.0, gt=0)
 
@@ -83,7 +79,7 @@ class Batcher:
         self.admission = Admission(settings.max_queue_size)
         self._queue = BatchQueue(settings.max_batch_size, settings.max_wait_ms / 1000)
         self._decoders = ThreadPoolExecutor(settings.num_decoders, "decode", initializer=_set_num_threads, initargs=(1,))
-        num_threads = max(1, _num_cores() // settings.num_workers)
+        num_threads = max(1, num_cores() // settings.num_workers)
         self._workers = [
             threading.Thread(target=self._run_worker, args=(num_threads,), name=f"worker-{number}", daemon=True)
             for number in range(settings.num_workers)

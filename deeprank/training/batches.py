@@ -1,5 +1,7 @@
 """Batch samplers: P classes x K images, or triplets with each image once."""
 
+import heapq
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,21 +37,25 @@ def pk_batches(
             used in this epoch.
 
     """
-    values, sizes = np.unique(classes, return_counts=True)
-    classes_per_batch = min(classes_per_batch, len(values))
-    remaining: dict[int, list[npt.NDArray[np.int64]]] = {}
-    for value, size in zip(values, sizes, strict=True):
-        num_chunks = max(1, round(len(classes) / (images_per_class * len(values)))) if balanced else -(-size // images_per_class)
+    members_of = np.split(np.argsort(classes, kind="stable"), np.cumsum(np.bincount(classes))[:-1])
+    members_of = [members for members in members_of if len(members)]
+    classes_per_batch = min(classes_per_batch, len(members_of))
+    chunks_of = []
+    for members in members_of:
+        size = len(classes) / len(members_of) if balanced else len(members)
+        num_chunks = max(1, round(size / images_per_class)) if balanced else math.ceil(size / images_per_class)
         # The repeated permutation puts no image twice into a chunk, if the class has K images.
-        members = np.resize(rng.permutation(np.flatnonzero(classes == value)), num_chunks * images_per_class)
-        remaining[value] = list(members.reshape(-1, images_per_class))
+        chunks_of.append(list(np.resize(rng.permutation(members), num_chunks * images_per_class).reshape(-1, images_per_class)))
+    # Classes with the most chunks first, ties in random order: this gives the largest number of batches.
+    queue = [(-len(chunks), rng.random(), number) for number, chunks in enumerate(chunks_of)]
+    heapq.heapify(queue)
     batches: list[BatchIndices] = []
-    while len(remaining) >= classes_per_batch:
-        # Classes with the most chunks first, ties in random order: this gives the largest number of batches.
-        values = rng.permutation(list(remaining))
-        selected = values[np.argsort([-len(remaining[value]) for value in values], kind="stable")[:classes_per_batch]]
-        batches.append(BatchIndices(np.concatenate([remaining[value].pop() for value in selected])))
-        remaining = {value: chunks for value, chunks in remaining.items() if chunks}
+    while len(queue) >= classes_per_batch:
+        selected = [heapq.heappop(queue)[2] for _ in range(classes_per_batch)]
+        batches.append(BatchIndices(np.concatenate([chunks_of[number].pop() for number in selected])))
+        for number in selected:
+            if chunks_of[number]:
+                heapq.heappush(queue, (-len(chunks_of[number]), rng.random(), number))
     return batches
 
 

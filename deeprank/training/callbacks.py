@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from deeprank.data.store import download, is_remote, remove, upload
 from deeprank.errors import TrainingError
 from deeprank.models.embedding_model import EmbeddingModel
 from deeprank.reporting import Reporter
@@ -31,8 +33,7 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 class WeightAveraging(pl.Callback):
     """Exponential moving average of the model's weights.
 
-    Lightning's own callback averages the whole module: it would also copy the criterion at each step, whose relevances of 10,000
-    classes are 400 MB.
+    Lightning's own callback averages the whole module: it would also copy the criterion at each step, with a proxy for each class.
 
     Args:
         model: that is trained.
@@ -206,10 +207,20 @@ class ResumeCheckpoint(Checkpoint):
 
     The file is complete at any moment, even if the process is killed. Lightning's ModelCheckpoint writes to the folder for temporary
     files first, and a move from there to another file system is not atomic.
+
+    Attributes:
+        file: the checkpoint on this machine.
+        uri: of the checkpoint in an object store, from which another machine goes on; empty for none.
+
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, folder: Path | str, name: str) -> None:
+        """Take the folder of the file, or the URI of a folder of an object store, and the file's name."""
+        self.uri = f"{folder}/{name}" if is_remote(str(folder)) else ""
+        self._temporary = tempfile.TemporaryDirectory() if self.uri else None
+        self.file = Path(self._temporary.name if self._temporary else folder, name)
+        if self.uri:
+            download(self.uri, self.file)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the state."""
@@ -217,3 +228,11 @@ class ResumeCheckpoint(Checkpoint):
         temporary = self.file.with_suffix(".part")
         trainer.save_checkpoint(temporary)
         temporary.replace(self.file)
+        if self.uri:
+            upload(self.file, self.uri)
+
+    def remove(self) -> None:
+        """Remove the checkpoint."""
+        self.file.unlink()
+        if self.uri:
+            remove(self.uri)

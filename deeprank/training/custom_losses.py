@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_metric_learning import losses as library
 from pytorch_metric_learning.utils.loss_and_miner_utils import convert_to_triplets
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from deeprank.errors import ConfigError
+from deeprank.triplets.relevance import RelevanceWeights, relevance_by_depth
 
 
 class GradedHinge(nn.Module):
@@ -21,12 +23,15 @@ class GradedHinge(nn.Module):
     Source: Wang et al. 2014, equation 3, with a graded margin.
     """
 
-    relevances: Tensor
+    class_codes: Tensor
+    relevance_by_depth: Tensor
 
-    def __init__(self, relevances: Tensor, margin: float = 0.2) -> None:
+    def __init__(self, class_codes: Tensor, margin: float = 0.2) -> None:
         super().__init__()
         self.margin = margin
-        self.register_buffer("relevances", relevances, persistent=False)
+        table = relevance_by_depth(class_codes.shape[1], RelevanceWeights()).astype(np.float32)
+        self.register_buffer("class_codes", class_codes, persistent=False)
+        self.register_buffer("relevance_by_depth", torch.from_numpy(table), persistent=False)
 
     def forward(self, embeddings: Tensor, labels: Tensor, triplets: tuple[Tensor, ...] | None = None) -> Tensor:
         """Return the loss of a batch.
@@ -37,7 +42,9 @@ class GradedHinge(nn.Module):
             triplets: positions (query, positive, negative) in the batch; None: all (q, a, b) in it.
 
         """
-        relevance = self.relevances[labels[:, None], labels]
+        codes = self.class_codes[labels]
+        # Of the classes of the batch alone: a matrix of 50,000 classes takes 10 GB.
+        relevance = self.relevance_by_depth[(codes[:, None] == codes).sum(dim=2)].to(embeddings.dtype)
         # margin * (r(q, a) - r(q, b)) + D(q, a) - D(q, b) is the difference of two such scores.
         scores = self.margin * relevance + 2 - 2 * embeddings @ embeddings.T
         if triplets is None:

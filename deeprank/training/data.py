@@ -20,7 +20,7 @@ from deeprank.row_numbers import CatalogueRows
 from deeprank.training.augmentation import decoded_size
 from deeprank.training.batches import BatchIndices, pk_batches, triplet_batches
 from deeprank.training.settings import TrainSettings
-from deeprank.triplets.relevance import RelevanceWeights, encode_hierarchy, relevance_matrix
+from deeprank.triplets.relevance import encode_hierarchy
 from deeprank.triplets.sampling import Triplets
 
 # 10,000 decoded images of 256 pixels per side.
@@ -35,14 +35,14 @@ class TrainingImages:
         rows: (n,) of the images.
         classes: (n,) number of the class of each image, 0 to C - 1.
         triplets: (t, 3) positions in `rows` of query, positive and negative.
-        relevances: (C, C) relevance of two classes.
+        class_codes: (C, depth) of each class, see `encode_hierarchy`.
 
     """
 
     rows: CatalogueRows
     classes: npt.NDArray[np.int64]
     triplets: npt.NDArray[np.int64]
-    relevances: npt.NDArray[np.float32]
+    class_codes: npt.NDArray[np.int64]
 
 
 def select_training_images(catalogue: Catalogue, triplets: Triplets, settings: TrainSettings) -> TrainingImages:
@@ -65,8 +65,7 @@ def select_training_images(catalogue: Catalogue, triplets: Triplets, settings: T
     values, first, classes = np.unique(codes[:, -1], return_index=True, return_inverse=True)
     if len(values) < 2:
         raise DataError("training needs at least two classes in the train split")
-    relevances = relevance_matrix(codes[first], RelevanceWeights())
-    return TrainingImages(CatalogueRows(rows), classes, positions[: triplet_rows.size].reshape(-1, 3), relevances)
+    return TrainingImages(CatalogueRows(rows), classes, positions[: triplet_rows.size].reshape(-1, 3), codes[first])
 
 
 class DecodedImages:

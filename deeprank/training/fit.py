@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import pandas as pd
 import pytorch_lightning as pl
 
 from deeprank.checksums import hash_file
+from deeprank.cpu import num_cores
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ConfigError
 from deeprank.models.bundle import Bundle
@@ -42,7 +42,7 @@ def fit(
     settings: TrainSettings,
     folder: Path,
     reporter: Reporter,
-    checkpoints: Path | None = None,
+    checkpoints: Path | str | None = None,
     init_bundle: Bundle | None = None,
 ) -> Bundle:
     """Train a model and save its bundle.
@@ -56,8 +56,9 @@ def fit(
         settings: of the training.
         folder: of the new bundle.
         reporter: that receives the metrics of each epoch.
-        checkpoints: folder for checkpoints. A killed training continues after its last complete epoch when it is started again with
-            the same code, settings, triplets and initial weights; its result is the same as without the interruption.
+        checkpoints: folder for checkpoints, or URI of a folder of an object store. A killed training continues after its last complete
+            epoch when it is started again with the same code, settings, triplets and initial weights, on any machine that sees the
+            folder; its result is the same as without the interruption.
         init_bundle: a trained model to start from, whatever `init_head` is; the features before training in its search embeddings stay
             those of the pretrained weights. None: start from the pretrained weights.
 
@@ -73,15 +74,15 @@ def fit(
     images = select_training_images(catalogue, triplets, settings)
     _require_val_triplets(triplets, settings)
     module, pretrained = create_module(catalogue, images, settings, init_bundle)
-    resume = ResumeCheckpoint(checkpoints / f"{training_key(triplets, settings, init_bundle)}.ckpt") if checkpoints else None
-    with ThreadPoolExecutor(os.cpu_count()) as decoders:
+    resume = ResumeCheckpoint(checkpoints, f"{training_key(triplets, settings, init_bundle)}.ckpt") if checkpoints else None
+    with ThreadPoolExecutor(num_cores()) as decoders:
         model, num_epochs = _train(module, TrainingData(catalogue, images, settings, decoders), triplets, reporter, resume)
         decoded = DecodedImages(catalogue, settings.eval_image_size, decoders)
         search_model = create_search_model(model, pretrained, images, settings, decoded)
     facts = _facts(triplets, images, module, init_bundle) | {"epochs": str(num_epochs)}
     bundle = Bundle.save(folder, search_model, settings.model, Preprocessing(size=settings.eval_image_size), facts)
     if resume:
-        resume.file.unlink()
+        resume.remove()
     return bundle
 
 
@@ -153,7 +154,7 @@ def _facts(triplets: Triplets, images: TrainingImages, module: TrainingModule, i
     return {
         "catalogue": triplets.fingerprint,
         "images": str(len(images.rows)),
-        "classes": str(len(images.relevances)),
+        "classes": str(len(images.class_codes)),
         "losses": ", ".join(loss.name for loss in module.settings.losses),
         "seed": str(module.settings.seed),
         "bf16": ", ".join(name for name, bf16 in asdict(module.precision).items() if bf16) or "none",

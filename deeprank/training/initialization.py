@@ -12,12 +12,15 @@ from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_model import Embedder, EmbeddingModel, ModelSettings, SearchModel
 from deeprank.models.inference import embed_catalogue
 from deeprank.models.preprocessing import Preprocessing
+from deeprank.row_numbers import CatalogueRows
 from deeprank.training.data import TrainingImages
 from deeprank.training.losses import WeightedLosses
 from deeprank.training.precision import InferenceModel, Precision
 
 # Settings that may differ from those of the bundle, because they change no weights that are trained.
 MAY_DIFFER = ("dropout", "pretrained_share")
+# Features of 1,280 dimensions of so many images take 256 MB; more would hardly move the components.
+MAX_SAMPLE = 50_000
 PROGRESS = "embedding the training images"
 
 
@@ -54,7 +57,8 @@ def init_head_from_pca(
     if not isinstance(model.head, nn.Linear) or model.head.in_features != model.num_features or len(model.hidden_layers):
         return
     backbone = InferenceModel(_Backbone(model), precision)
-    embedded = embed_catalogue(backbone, Preprocessing(size=size), catalogue, images.rows, PROGRESS)
+    sample = _sample_of_each_class(images.classes)
+    embedded = embed_catalogue(backbone, Preprocessing(size=size), catalogue, CatalogueRows(images.rows[sample]), PROGRESS)
     features = torch.from_numpy(embedded).to(model.mean.device)
     mean_length = features.norm(dim=1).mean()
     directions = normalize(features)
@@ -70,7 +74,7 @@ def init_head_from_pca(
     # Further dimensions stay random, but small and centered, so that the components dominate.
     model.head.weight[num_components:] /= 10
     model.head.bias[num_components:] = -(model.head.weight[num_components:] @ features.mean(0))
-    _init_class_vectors(criterion, normalize(model.head(features)), images.classes)
+    _init_class_vectors(criterion, normalize(model.head(features)), images.classes[sample])
 
 
 @torch.no_grad()
@@ -108,8 +112,21 @@ def init_from_bundle(
         )
     trained, _ = bundle.load()
     model.load_state_dict((trained.finetuned if isinstance(trained, SearchModel) else trained).state_dict())
-    embeddings = embed_catalogue(InferenceModel(model, precision), Preprocessing(size=size), catalogue, images.rows, PROGRESS)
-    _init_class_vectors(criterion, torch.from_numpy(embeddings).to(model.mean.device), images.classes)
+    sample = _sample_of_each_class(images.classes)
+    rows = CatalogueRows(images.rows[sample])
+    embeddings = embed_catalogue(InferenceModel(model, precision), Preprocessing(size=size), catalogue, rows, PROGRESS)
+    _init_class_vectors(criterion, torch.from_numpy(embeddings).to(model.mean.device), images.classes[sample])
+
+
+def _sample_of_each_class(classes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the indices of MAX_SAMPLE images at most, ascending; of each class the same share, and one at least."""
+    order = np.argsort(classes, kind="stable")
+    if len(order) <= MAX_SAMPLE:
+        return np.arange(len(order))
+    step = -(-len(order) // MAX_SAMPLE)
+    # Of each class every step-th image, from its first one.
+    rank = np.arange(len(order)) - np.searchsorted(classes[order], classes[order])
+    return np.sort(order[rank % step == 0])
 
 
 def _init_class_vectors(criterion: WeightedLosses, embeddings: Tensor, classes: npt.NDArray[np.int64]) -> None:

@@ -75,7 +75,7 @@ class LossSettings(Settings):
 
     Attributes:
         name: name of a loss of pytorch-metric-learning, GradedHinge, or CosineSoftmax (CosFace with label smoothing).
-        kwargs: keyword arguments of the loss, without those that depend on the data (number of classes, embedding_dim, relevances). A
+        kwargs: keyword arguments of the loss, without those that depend on the data (number of classes, embedding_dim, class_codes). A
             distance, reducer, embedding_regularizer or weight_regularizer is given by name, or as name and kwargs.
         weight: factor of the loss in the sum.
         miner: selects pairs or triplets of a batch; None: all that the labels of the batch allow.
@@ -116,7 +116,7 @@ class WeightedLosses(nn.Module):
 
     Args:
         settings: of each loss.
-        relevances: (classes, classes) relevance of two classes.
+        class_codes: (classes, depth) of each class, see `encode_hierarchy`.
         embedding_dim: of the embeddings.
 
     Raises:
@@ -124,10 +124,10 @@ class WeightedLosses(nn.Module):
 
     """
 
-    def __init__(self, settings: Sequence[LossSettings], relevances: Tensor, embedding_dim: int) -> None:
+    def __init__(self, settings: Sequence[LossSettings], class_codes: Tensor, embedding_dim: int) -> None:
         super().__init__()
         self.settings = settings
-        self.losses = nn.ModuleList(create_loss(loss_settings, relevances, embedding_dim) for loss_settings in settings)
+        self.losses = nn.ModuleList(create_loss(loss_settings, class_codes, embedding_dim) for loss_settings in settings)
         # A memory applies its miner itself, to the embeddings that it stores.
         self.miners = [create_miner(s.miner) if s.miner and not s.memory else None for s in settings]
 
@@ -167,12 +167,12 @@ class WeightedLosses(nn.Module):
                     vectors.copy_(normalize(centers, dim=1))
 
 
-def create_loss(settings: LossSettings, relevances: Tensor, embedding_dim: int) -> nn.Module:
+def create_loss(settings: LossSettings, class_codes: Tensor, embedding_dim: int) -> nn.Module:
     """Return a loss by name, a module with inputs (embeddings, labels[, triplets]), inside a memory if the settings have one.
 
     Args:
         settings: name, kwargs and memory.
-        relevances: (classes, classes) relevance of two classes; they and the number of classes go to losses that take them.
+        class_codes: (classes, depth) of each class, see `encode_hierarchy`; they and their number go to losses that take them.
         embedding_dim: of the embeddings, for the same.
 
     Raises:
@@ -181,7 +181,7 @@ def create_loss(settings: LossSettings, relevances: Tensor, embedding_dim: int) 
     """
     cls = CUSTOM_LOSSES.get(settings.name) or PATCHED.get(settings.name) or getattr(library, settings.name)
     accepted = {name for base in cls.__mro__ if "__init__" in vars(base) for name in inspect.signature(vars(base)["__init__"]).parameters}
-    data = {"num_classes": len(relevances), "embedding_size": embedding_dim, "descriptors_dim": embedding_dim, "relevances": relevances}
+    data = {"num_classes": len(class_codes), "embedding_size": embedding_dim, "descriptors_dim": embedding_dim, "class_codes": class_codes}
     loss = _create(cls, settings.name, {key: value for key, value in data.items() if key in accepted} | settings.kwargs)
     if not settings.memory:
         return loss

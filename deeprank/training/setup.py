@@ -41,7 +41,7 @@ def create_module(
     """
     model = EmbeddingModel(settings.model).to(device()).to(memory_format=torch.channels_last)
     pretrained = copy.deepcopy(model.trainable) if settings.model.pretrained_share else None
-    criterion = WeightedLosses(settings.losses, torch.from_numpy(images.relevances), model.embedding_dim).to(device())
+    criterion = WeightedLosses(settings.losses, torch.from_numpy(images.class_codes), model.embedding_dim).to(device())
     gpus = _select_gpus(settings)
     size = settings.train_image_sizes[0]
     precision = select_precision(settings.precision, model, size)

@@ -66,19 +66,3 @@ def relevance(
 
     """
     return relevance_by_depth(codes.shape[1], weights).astype(np.float32)[(codes[i] == codes[j]).sum(axis=1)]
-
-
-def relevance_matrix(codes: npt.NDArray[np.int64], weights: RelevanceWeights) -> npt.NDArray[np.float32]:
-    """Return the relevance (n, n) of all pairs of rows of `codes`.
-
-    Args:
-        codes: (n, depth) class codes (see `encode_hierarchy`).
-        weights: relevance by shared folders.
-
-    """
-    # One column after the other: comparing all columns of 10,000 classes at once takes 7 GB.
-    num_shared = np.zeros((len(codes), len(codes)), dtype=np.int8)
-    for column in codes.T:
-        num_shared += column[:, None] == column
-    table = relevance_by_depth(codes.shape[1], weights).astype(np.float32)
-    return np.stack([table[row] for row in num_shared])

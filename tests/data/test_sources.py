@@ -65,6 +65,12 @@ def test_auto_uses_synthetic_images_last(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(list(folder.rglob("*.jpg"))) == 4
 
 
+def test_auto_never_takes_synthetic_images_where_they_are_not_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataError, match=r"auto finds no images where this step runs.*name a folder that the step can read"):
+        source_folder(IngestSettings(synthetic=FEW), print, allow_synthetic=False)
+
+
 def test_synthetic_images_are_drawn_once_for_equal_settings() -> None:
     settings = IngestSettings(source="synthetic", synthetic=FEW)
     folder, messages = folder_and_messages(settings)

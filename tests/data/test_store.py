@@ -63,7 +63,7 @@ def test_rows_that_were_refused_leave_no_file(root: str, request: pytest.Fixture
     uri = f"{root}/t.lance"
     commit_rows(uri, _rows(1, 0), SCHEMA, 0)
     assert not commit_rows(uri, _rows(3, 0), SCHEMA, 0)
-    keys = request.getfixturevalue("server").keys() if is_remote(root) else [str(file) for file in Path(uri).rglob("*")]
+    keys = request.getfixturevalue("server").list_keys() if is_remote(root) else [str(file) for file in Path(uri).rglob("*")]
     assert len([key for key in keys if "t.lance/data/" in key and root.rsplit("/", maxsplit=1)[-1] in key]) == 1
 
 

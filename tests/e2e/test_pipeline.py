@@ -13,7 +13,7 @@ import pytest
 from deeprank.data.synthetic import draw_image
 from tests.e2e.conftest import COUNT_RUNS, ProjectCopy
 
-STEPS = {"ingest", "leakage", "drift", "sample_triplets", "train", "ingest_other", "evaluate", "cluster", "index", "register"}
+STEPS = {"ingest", "leakage", "drift", "sample_triplets", "train", "embed", "ingest_other", "evaluate", "cluster", "index", "register"}
 STEPS |= {"report", "service"}
 # Steps that are never cached.
 ALWAYS = dict.fromkeys(("ingest", "drift", "ingest_other", "report", "service"), "completed")

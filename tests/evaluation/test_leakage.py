@@ -12,9 +12,11 @@ from deeprank.data.copies import confirm_copies
 from deeprank.data.ingest import IngestSettings, ingest
 from deeprank.data.synthetic import draw_image
 from deeprank.errors import DataError
+from deeprank.evaluation import leakage
 from deeprank.evaluation.leakage import (
     COLUMNS,
     LeakageSettings,
+    _nearest,
     check_leakage,
     find_leaks,
     report_leakage,
@@ -150,3 +152,21 @@ def test_copies_that_are_not_excluded_are_unresolved(planted: Catalogue, leaks: 
 
     assert unresolved("warn", leaks) == ["6 test images have a copy in train, and leakage.on_leak is warn"]
     assert unresolved("exclude", leaks) == unresolved("warn", leaks.iloc[:0]) == []
+
+
+def test_of_a_large_gallery_the_nearest_lists_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    gallery = rng.standard_normal((4000, 16)).astype(np.float32)
+    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+    queries = gallery[::40] + 0.02 * rng.standard_normal((100, 16)).astype(np.float32)
+    exact = _nearest(queries, gallery)
+    monkeypatch.setattr(leakage, "MAX_FLAT_GALLERY", 1000)
+    cosine, neighbors = _nearest(queries, gallery)
+    assert (neighbors[:, 0] == exact[1][:, 0]).all()
+    assert np.allclose(cosine[:, 0], exact[0][:, 0], atol=1e-6)
+
+
+def test_the_features_of_known_images_are_read_not_computed(planted: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = find_leaks(planted, LeakageSettings())
+    monkeypatch.setattr("deeprank.models.embedding_table.embed_batches", None)
+    assert find_leaks(planted, LeakageSettings()).equals(first)

@@ -18,7 +18,7 @@ from deeprank.errors import ConfigError, ModelError
 from deeprank.models import embedding_table, inference
 from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_model import create_model
-from deeprank.models.embedding_table import SOURCE_FILES, catalogue_embeddings, embed_shard, embedding_table_uri
+from deeprank.models.embedding_table import SOURCE_FILES, catalogue_embeddings, embed_missing, embedding_table_uri
 from deeprank.models.inference import embed_catalogue
 from deeprank.models.preprocessing import Preprocessing
 from tests.conftest import SIZE, TINY, save_untrained
@@ -107,7 +107,7 @@ def _embed_shard_until_killed(folder: Path, catalogue: Catalogue, shard: int, nu
         return forward(model, images)
 
     inference.forward = forward_or_die
-    embed_shard(Bundle(folder), catalogue, shard, 2)
+    embed_missing(Bundle(folder), catalogue, shard=shard, num_shards=2)
 
 
 def test_a_killed_shard_is_completed_by_the_next_run(fresh: Catalogue, bundle: Bundle) -> None:
@@ -122,8 +122,8 @@ def test_a_killed_shard_is_completed_by_the_next_run(fresh: Catalogue, bundle: B
         job.join()
     assert [job.exitcode for job in jobs] == [0, -signal.SIGKILL]
     done = len(_ids(fresh, bundle))
-    assert embed_shard(bundle, fresh, 1, 2) == 0
-    assert embed_shard(bundle, fresh, 2, 2) == len(fresh.frame) - done > 0
+    assert embed_missing(bundle, fresh, shard=1, num_shards=2)[1] == 0
+    assert embed_missing(bundle, fresh, shard=2, num_shards=2)[1] == len(fresh.frame) - done > 0
     assert sorted(_ids(fresh, bundle)) == sorted(fresh.frame["id"])
     version = lance.dataset(embedding_table_uri(bundle, fresh)).version
     assert np.allclose(
@@ -153,7 +153,7 @@ def test_an_interrupted_job_keeps_its_complete_chunks(fresh: Catalogue, bundle: 
 @pytest.mark.parametrize("shard", [0, 5])
 def test_shards_are_numbered_from_one(fresh: Catalogue, bundle: Bundle, shard: int) -> None:
     with pytest.raises(ConfigError, match=f"shard {shard} of 4: shards are numbered from 1 to 4"):
-        embed_shard(bundle, fresh, shard, 4)
+        embed_missing(bundle, fresh, shard=shard, num_shards=4)
 
 
 def test_the_first_of_two_rows_of_an_image_is_used(fresh: Catalogue, bundle: Bundle) -> None:
@@ -216,8 +216,17 @@ def test_the_source_files_of_an_embedding_are_complete() -> None:
     package = Path(deeprank.__file__).parent
     reached = {file.relative_to(package).as_posix() for file in reached_sources(package / "models" / "inference.py")}
     # These select and read images, show progress and report errors; they change no vector.
-    unrelated = {"data/catalogue.py", "data/store.py", "models/memory.py", "checksums.py", "errors.py", "reporting.py", "row_numbers.py"}
-    unrelated |= {"settings.py", "renamed_settings.py", "nearest_names.py"}
+    unrelated = {
+        "data/catalogue.py",
+        "data/store.py",
+        "models/memory.py",
+        "checksums.py",
+        "cpu.py",
+        "errors.py",
+        "reporting.py",
+        "row_numbers.py",
+    }
+    unrelated |= {"cpu.py", "settings.py", "renamed_settings.py", "nearest_names.py"}
     assert {name for name in reached if not name.endswith("__init__.py")} - unrelated == set(SOURCE_FILES)
 
 

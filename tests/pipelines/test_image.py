@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from zenml.config.docker_settings import DockerSettings
+from zenml.enums import ExecutionMode
 from zenml.image_builders import BuildContext
 from zenml.pipelines.pipeline_definition import Pipeline
 
@@ -20,7 +21,11 @@ from steps.tracking import git_commit
 
 def active_stack(monkeypatch: pytest.MonkeyPatch, flavor: str) -> None:
     tracker = SimpleNamespace(config=SimpleNamespace(tracking_uri=os.environ["MLFLOW_TRACKING_URI"]))
-    stack = SimpleNamespace(orchestrator=SimpleNamespace(flavor=flavor), step_operator=None, experiment_tracker=tracker)
+    stack = SimpleNamespace(
+        orchestrator=SimpleNamespace(flavor=flavor, supported_execution_modes=list(ExecutionMode)),
+        step_operator=None,
+        experiment_tracker=tracker,
+    )
     monkeypatch.setattr("pipelines.strict.Client", lambda: SimpleNamespace(active_stack=stack))
 
 

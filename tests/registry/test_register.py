@@ -9,6 +9,7 @@ import lance
 import mlflow
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from pydantic import ValidationError
 
 from deeprank.checksums import hash_file
@@ -66,7 +67,20 @@ def test_version_has_the_decision_as_tags_and_file(store: Store, catalogue: Cata
 
 def test_release_pins_its_catalogue(store: Store, catalogue: Catalogue) -> None:
     tags = lance.dataset(catalogue.uri).tags.list()
-    assert {tags[f"{NAME}-{number}"]["version"] for number in (1, 2, 3)} == {catalogue.version}
+    runs = [find_version(NAME, str(number)).run_id for number in (1, 2, 3)]
+    assert {tags[f"{NAME}-{run_id}"]["version"] for run_id in runs} == {catalogue.version}
+
+
+def test_a_repeated_registration_takes_up_the_version(store: Store, catalogue: Catalogue) -> None:
+    client, settings = MlflowClient(), RegisterSettings(name="interrupted")
+    with mlflow.start_run(experiment_id=store.experiment):
+        first = register(store.folders[0], settings, store.registered[0].decision, catalogue, "card")
+        # As if the process had been killed before it set the aliases.
+        for alias in ("challenger", "champion"):
+            client.delete_registered_model_alias("interrupted", alias)
+        second = register(store.folders[0], settings, store.registered[0].decision, catalogue, "card")
+    assert (first.version, second.version, len(list_versions("interrupted"))) == (1, 1, 1)
+    assert find_version("interrupted", "champion").tags["gate.state"] == "first-champion"
 
 
 def test_registered_release_is_saved_as_json(store: Store, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from deeprank.training.losses import UNSUPPORTED, ComponentSettings, LossSetting
 
 LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2])
 # Classes 0 and 1 have the same coarse class, class 2 has another one.
+CLASS_CODES = torch.tensor([[0, 0], [0, 1], [1, 2]])
 RELEVANCES = torch.tensor([[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]], dtype=torch.float64)
 TRIPLETS = (torch.tensor([0, 0, 4, 8]), torch.tensor([1, 2, 3, 7]), torch.tensor([3, 6, 7, 0]))
 LIBRARY_LOSSES = [name for name in dir(losses) if name.endswith("Loss") and name not in UNSUPPORTED]
@@ -33,4 +34,4 @@ def loss_settings(name: str, **others: object) -> LossSettings:
 
 def weighted_losses(*settings: LossSettings, seed: int = 0) -> WeightedLosses:
     torch.manual_seed(seed)
-    return WeightedLosses(settings, RELEVANCES.float(), 6)
+    return WeightedLosses(settings, CLASS_CODES, 6)

@@ -19,6 +19,7 @@ from deeprank.training.losses import (
     create_loss,
 )
 from tests.training.loss_examples import (
+    CLASS_CODES,
     HINGE,
     LABELS,
     MINERS,
@@ -41,7 +42,7 @@ def _hinges(embeddings: torch.Tensor, labels: torch.Tensor, margin: float) -> li
 
 
 def _hinge(margin: float, reducer: str = "AvgNonZeroReducer") -> torch.nn.Module:
-    return create_loss(hinge_settings(margin, reducer), RELEVANCES, 6)
+    return create_loss(hinge_settings(margin, reducer), CLASS_CODES, 6)
 
 
 def _along_the_sphere(loss: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
@@ -102,13 +103,13 @@ def test_the_graded_hinge_agrees_with_a_loop(margin: float, seed: int) -> None:
                 (margin * (nearer - farther) + _squared_distance(embeddings, q, a) - _squared_distance(embeddings, q, b)).clamp(min=0)
             )
     expected = torch.stack([hinge for hinge in hinges if hinge > 0]).mean()
-    loss = GradedHinge(RELEVANCES, margin)(embeddings, LABELS)
+    loss = GradedHinge(CLASS_CODES, margin)(embeddings, LABELS)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
     assert torch.allclose(_along_the_sphere(loss, embeddings), _along_the_sphere(expected, embeddings), atol=1e-10)
 
 
 def test_without_grades_the_graded_hinge_is_the_hinge() -> None:
-    graded = GradedHinge(torch.eye(3, dtype=torch.float64), 0.3)
+    graded = GradedHinge(torch.arange(3)[:, None], 0.3)
     for triplets in (None, TRIPLETS):
         expected = _hinge(0.3)(unit_vectors(0), LABELS, triplets).item()
         assert graded(unit_vectors(0), LABELS, triplets).item() == pytest.approx(expected, abs=1e-12)
@@ -116,7 +117,7 @@ def test_without_grades_the_graded_hinge_is_the_hinge() -> None:
 
 @pytest.mark.parametrize("graded", [False, True])
 def test_only_the_given_triplets_count(graded: bool) -> None:
-    embeddings, loss = unit_vectors(2), GradedHinge(RELEVANCES, 0.5) if graded else _hinge(0.5)
+    embeddings, loss = unit_vectors(2), GradedHinge(CLASS_CODES, 0.5) if graded else _hinge(0.5)
     hinges = []
     for q, a, b in zip(*(column.tolist() for column in TRIPLETS), strict=True):
         margin = 0.5 * (RELEVANCES[LABELS[q], LABELS[a]] - RELEVANCES[LABELS[q], LABELS[b]]) if graded else 0.5
@@ -134,7 +135,7 @@ def test_only_the_given_triplets_count(graded: bool) -> None:
 
 @pytest.mark.parametrize("name", [HINGE, "GradedHinge"])
 def test_given_triplets_need_no_cubic_memory(name: str) -> None:
-    loss = create_loss(loss_settings(name), RELEVANCES.float(), 6)
+    loss = create_loss(loss_settings(name), CLASS_CODES, 6)
     embeddings, labels = unit_vectors(0, 4000).float().requires_grad_(), torch.arange(4000) % 3
     loss(embeddings, labels, TRIPLETS).backward()
     assert embeddings.grad.isfinite().all()
@@ -169,7 +170,7 @@ def test_cosine_softmax_has_cosface_and_torch_as_limits() -> None:
 @pytest.mark.parametrize("triplets", [None, TRIPLETS], ids=["all triplets", "given triplets"])
 def test_the_gradient_is_the_numerical_gradient(name: str, triplets: object) -> None:
     torch.manual_seed(0)
-    loss = create_loss(loss_settings(name), RELEVANCES, 6).double()
+    loss = create_loss(loss_settings(name), CLASS_CODES, 6).double()
     arguments = () if name in LABELS_ONLY else (triplets,)
     assert torch.autograd.gradcheck(lambda points: loss(points, LABELS, *arguments), unit_vectors(7).requires_grad_())
 
@@ -179,7 +180,7 @@ def test_the_gradient_is_the_numerical_gradient(name: str, triplets: object) -> 
 def test_the_gradient_is_finite_at_distance_0(name: str, value: float | None) -> None:
     torch.manual_seed(0)
     loss, embeddings = (
-        create_loss(loss_settings(name), RELEVANCES, 6).double(),
+        create_loss(loss_settings(name), CLASS_CODES, 6).double(),
         normalize(torch.ones(6, 6).double(), dim=1).requires_grad_(),
     )
     result = loss(embeddings, torch.tensor([0, 0, 1, 1, 2, 2]))
@@ -195,7 +196,7 @@ def test_the_gradient_is_finite_at_distance_0(name: str, value: float | None) ->
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]], ids=["one class", "no pair"])
 def test_a_batch_without_a_triplet_has_loss_0(name: str, labels: list[int]) -> None:
     embeddings = unit_vectors(0, 3).requires_grad_()
-    loss = create_loss(loss_settings(name), torch.eye(3, dtype=torch.float64), 6)(embeddings, torch.tensor(labels))
+    loss = create_loss(loss_settings(name), torch.arange(3)[:, None], 6)(embeddings, torch.tensor(labels))
     (gradient,) = torch.autograd.grad(loss, embeddings)
     assert loss == 0
     assert (gradient == 0).all()
@@ -205,7 +206,7 @@ def test_a_batch_without_a_triplet_has_loss_0(name: str, labels: list[int]) -> N
 def test_a_batch_may_have_any_size_and_order(name: str) -> None:
     torch.manual_seed(0)
     loss, embeddings, labels = (
-        create_loss(loss_settings(name), RELEVANCES, 6).double(),
+        create_loss(loss_settings(name), CLASS_CODES, 6).double(),
         unit_vectors(1, 7),
         torch.tensor([0, 0, 1, 1, 1, 2, 2]),
     )
@@ -216,10 +217,10 @@ def test_a_batch_may_have_any_size_and_order(name: str) -> None:
 @pytest.mark.parametrize("name", losses.CrossBatchMemory.supported_losses())
 def test_a_memory_counts_each_image_once_in_any_position(name: str) -> None:
     def last(*batches: int) -> float:
-        loss = losses.CrossBatchMemory(create_loss(loss_settings(name), RELEVANCES.float(), 6), 6, 18)
+        loss = losses.CrossBatchMemory(create_loss(loss_settings(name), CLASS_CODES, 6), 6, 18)
         return [loss(unit_vectors(seed).float(), LABELS).item() for seed in batches][-1]
 
-    without_memory = create_loss(loss_settings(name), RELEVANCES.float(), 6)(unit_vectors(0).float(), LABELS).item()
+    without_memory = create_loss(loss_settings(name), CLASS_CODES, 6)(unit_vectors(0).float(), LABELS).item()
     # On the right side batch 0 overwrites batch 2, so that it is before batch 1 in memory.
     correct = last(0) == pytest.approx(without_memory), last(1, 0) == pytest.approx(last(2, 1, 0))
     assert correct == {"NCALoss": (False, True), "LiftedStructureLoss": (True, False)}.get(name, (True, True))

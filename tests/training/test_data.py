@@ -11,7 +11,7 @@ from deeprank.models.preprocessing import Preprocessing
 from deeprank.training.batches import BatchIndices
 from deeprank.training.data import DecodedImages, TrainingBatches, TrainingImages, epoch_image_size, select_training_images
 from deeprank.training.settings import TrainSettings
-from deeprank.triplets.relevance import RelevanceWeights, encode_hierarchy, relevance_matrix
+from deeprank.triplets.relevance import encode_hierarchy
 from deeprank.triplets.sampling import Triplets
 
 BATCH_ROWS = [np.array([4, 9, 9, 30]), np.array([0, 47]), np.array([3])]
@@ -19,7 +19,7 @@ BATCH_ROWS = [np.array([4, 9, 9, 30]), np.array([0, 47]), np.array([3])]
 
 def _all_images(catalogue: Catalogue) -> TrainingImages:
     classes = np.unique(catalogue.frame["label"], return_inverse=True)[1]
-    return TrainingImages(np.arange(len(classes)), classes, np.empty((0, 3), dtype=np.int64), np.eye(6, dtype=np.float32))
+    return TrainingImages(np.arange(len(classes)), classes, np.empty((0, 3), dtype=np.int64), np.arange(6)[:, None])
 
 
 @pytest.mark.parametrize("num_threads", [1, 4])
@@ -66,8 +66,7 @@ def test_the_training_images_are_those_of_the_triplets(catalogue: Catalogue, tri
     labels = catalogue.frame["label"].iloc[images.rows].tolist()
     for other in range(len(labels)):
         assert (images.classes == images.classes[other]).tolist() == [label == labels[other] for label in labels]
-    relevances = relevance_matrix(encode_hierarchy(labels), RelevanceWeights())
-    assert np.array_equal(images.relevances[images.classes[:, None], images.classes], relevances)
+    assert np.array_equal(images.class_codes[images.classes], encode_hierarchy(labels))
 
 
 def test_image_sizes_divide_the_epochs_evenly() -> None:

@@ -15,9 +15,10 @@ from deeprank.models.embedding_model import EmbeddingModel, ModelSettings, Searc
 from deeprank.models.inference import embed_catalogue
 from deeprank.models.preprocessing import Preprocessing
 from deeprank.reporting import Record
+from deeprank.training import initialization
 from deeprank.training.data import TrainingImages
 from deeprank.training.fit import fit, training_key
-from deeprank.training.initialization import init_from_bundle, init_head_from_pca
+from deeprank.training.initialization import _sample_of_each_class, init_from_bundle, init_head_from_pca
 from deeprank.training.losses import LossSettings, WeightedLosses
 from deeprank.training.precision import Precision
 from deeprank.training.settings import TrainSettings
@@ -26,16 +27,21 @@ from tests.conftest import TINY
 
 FP32 = Precision(frozen=False, training=False, inference=False)
 
+SOFTMAX = LossSettings(name="CosineSoftmax")
+
 
 def _images(catalogue: Catalogue, rows: np.ndarray) -> TrainingImages:
     classes = np.unique(catalogue.frame["label"].iloc[rows], return_inverse=True)[1]
-    return TrainingImages(rows, classes, np.empty((0, 3), dtype=np.int64), np.eye(6, dtype=np.float32))
+    return TrainingImages(rows, classes, np.empty((0, 3), dtype=np.int64), np.arange(6)[:, None])
 
 
 def _initialized(catalogue: Catalogue, settings: ModelSettings) -> tuple[EmbeddingModel, WeightedLosses, torch.Tensor, np.ndarray]:
     """Return model and losses with a PCA head, the random head before it, and the classes."""
     torch.manual_seed(0)
-    model, loss = EmbeddingModel(settings), WeightedLosses((LossSettings(name="CosineSoftmax"),), torch.eye(6), settings.embedding_dim)
+    model, loss = (
+        EmbeddingModel(settings),
+        WeightedLosses((SOFTMAX,), torch.arange(6)[:, None], settings.embedding_dim),
+    )
     random_head = model.head.weight.detach().clone()
     images = _images(catalogue, np.arange(len(catalogue.frame)))
     init_head_from_pca(model, loss, catalogue, images, 64, FP32)
@@ -74,7 +80,10 @@ def test_dimensions_beyond_the_images_stay_random(catalogue: Catalogue) -> None:
 
 def test_no_direction_dominates_with_few_images(catalogue: Catalogue) -> None:
     rows = np.arange(0, len(catalogue.frame), 2)
-    model, loss = EmbeddingModel(ModelSettings(embedding_dim=30)), WeightedLosses((LossSettings(name="CosineSoftmax"),), torch.eye(6), 30)
+    model, loss = (
+        EmbeddingModel(ModelSettings(embedding_dim=30)),
+        WeightedLosses((SOFTMAX,), torch.arange(6)[:, None], 30),
+    )
     assert len(rows) < 30
     init_head_from_pca(model, loss, catalogue, _images(catalogue, rows), 64, FP32)
     embeddings = embed_catalogue(model, Preprocessing(size=64), catalogue, rows + 1)
@@ -135,7 +144,7 @@ def test_init_from_a_bundle_loads_its_trained_weights(catalogue: Catalogue, trip
 
 def test_init_from_a_bundle_sets_class_vectors(catalogue: Catalogue, champion: Bundle) -> None:
     model = EmbeddingModel(TRAIN.model)
-    loss = WeightedLosses((LossSettings(name="CosineSoftmax"),), torch.eye(6), TRAIN.model.embedding_dim)
+    loss = WeightedLosses((SOFTMAX,), torch.arange(6)[:, None], TRAIN.model.embedding_dim)
     images = _images(catalogue, np.arange(len(catalogue.frame)))
     init_from_bundle(model, TRAIN.model, champion, loss, catalogue, images, 64, FP32)
     trained = champion.load()[0]
@@ -174,3 +183,12 @@ def test_a_training_from_a_bundle_is_resumed(catalogue: Catalogue, triplets: Tri
     resumed = fit(catalogue, triplets, settings, tmp_path / "a", Record(tmp_path / "r2"), checkpoints, champion)
     uninterrupted = fit(catalogue, triplets, settings, tmp_path / "b", Record(tmp_path / "r3"), init_bundle=champion)
     assert resumed.weights_hash == uninterrupted.weights_hash
+
+
+def test_a_large_training_starts_from_a_sample_of_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [50, 30, 1]))
+    assert _sample_of_each_class(classes).tolist() == list(range(81))
+    monkeypatch.setattr(initialization, "MAX_SAMPLE", 20)
+    sample = _sample_of_each_class(classes)
+    assert sample.tolist() == sorted(set(sample))
+    assert np.bincount(classes[sample]).tolist() == [10, 6, 1]

@@ -21,11 +21,11 @@ from deeprank.training.losses import (
     create_loss,
 )
 from tests.training.loss_examples import (
+    CLASS_CODES,
     HINGE,
     LABELS,
     LIBRARY_LOSSES,
     MINERS,
-    RELEVANCES,
     TRIPLETS,
     loss_settings,
     unit_vectors,
@@ -34,11 +34,11 @@ from tests.training.loss_examples import (
 
 
 def test_a_loss_is_created_by_name_with_its_kwargs() -> None:
-    loss = create_loss(LossSettings(name="TripletMarginLoss", kwargs={"margin": 0.3}), RELEVANCES, 16)
+    loss = create_loss(LossSettings(name="TripletMarginLoss", kwargs={"margin": 0.3}), CLASS_CODES, 16)
     assert type(loss).__name__ == "TripletMarginLoss"
     assert loss.margin == 0.3
-    assert create_loss(LossSettings(), RELEVANCES, 16).temperature == 0.1
-    loss = create_loss(LossSettings(name="GradedHinge", kwargs={"margin": 0.7}), RELEVANCES, 16)
+    assert create_loss(LossSettings(), CLASS_CODES, 16).temperature == 0.1
+    loss = create_loss(LossSettings(name="GradedHinge", kwargs={"margin": 0.7}), CLASS_CODES, 16)
     assert isinstance(loss, CUSTOM_LOSSES["GradedHinge"])
     assert loss.margin == 0.7
 
@@ -66,7 +66,7 @@ def test_every_loss_trains_and_resumes_from_its_state(name: str) -> None:
 def test_the_library_uses_triplets_as_listed(name: str) -> None:
     def value(*triplets: object) -> torch.Tensor:
         torch.manual_seed(0)
-        return create_loss(loss_settings(name), RELEVANCES.float(), 6)(unit_vectors(0).float(), LABELS, *triplets)
+        return create_loss(loss_settings(name), CLASS_CODES, 6)(unit_vectors(0).float(), LABELS, *triplets)
 
     query, positive, negative = TRIPLETS
     if name in NO_MINER:
@@ -101,10 +101,10 @@ def test_a_loss_without_triplets_uses_the_labels(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in [HINGE, *CUSTOM_LOSSES, *LIBRARY_LOSSES] if name not in LABELS_ONLY])
 def test_a_loss_of_triplets_or_pairs_gets_them(name: str) -> None:
-    loss, single = weighted_losses(loss_settings(name)), create_loss(loss_settings(name), RELEVANCES.float(), 6)
+    loss, single = weighted_losses(loss_settings(name)), create_loss(loss_settings(name), CLASS_CODES, 6)
     points = unit_vectors(0).float()
     assert loss(points, LABELS, TRIPLETS) == single(points, LABELS, TRIPLETS)
-    assert weighted_losses(loss_settings(name))(points, LABELS) == create_loss(loss_settings(name), RELEVANCES.float(), 6)(points, LABELS)
+    assert weighted_losses(loss_settings(name))(points, LABELS) == create_loss(loss_settings(name), CLASS_CODES, 6)(points, LABELS)
 
 
 @pytest.mark.parametrize("name", MINERS)
@@ -122,7 +122,7 @@ def test_every_miner_selects_pairs_or_triplets(name: str, loss: str) -> None:
     torch.manual_seed(5)
     selected = getattr(miners, name)()(points, LABELS)
     assert len(selected[0])
-    assert value == create_loss(loss_settings(loss), RELEVANCES.float(), 6)(points, LABELS, selected)
+    assert value == create_loss(loss_settings(loss), CLASS_CODES, 6)(points, LABELS, selected)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_batch_that_does_not_fit_the_loss_is_refused() -> None:
 def test_class_vectors_are_initialized_from_class_centers(names: str, classes: Callable[..., torch.Tensor], count: int) -> None:
     centers, each = unit_vectors(0, count).float(), torch.arange(count)
     for name in names.split():
-        loss = WeightedLosses([LossSettings(), loss_settings(name)], torch.eye(count), 6)
+        loss = WeightedLosses([LossSettings(), loss_settings(name)], torch.arange(count)[:, None], 6)
         loss.init_class_vectors(7 * centers)
         (parameter,) = loss.parameters()
         assert parameter.requires_grad
@@ -223,23 +223,23 @@ def test_distance_and_reducer_are_given_by_name() -> None:
             "miner": {"name": "TripletMarginMiner", "kwargs": {"type_of_triplets": "semihard", "distance": "CosineSimilarity"}},
         }
     )
-    own = WeightedLosses((settings,), RELEVANCES, 6)(points, LABELS)
+    own = WeightedLosses((settings,), CLASS_CODES, 6)(points, LABELS)
     cosine = distances.CosineSimilarity()
     mined = miners.TripletMarginMiner(type_of_triplets="semihard", distance=cosine)(points, LABELS)
     library = losses.TripletMarginLoss(margin=0.2, distance=cosine, reducer=reducers.ThresholdReducer(low=0.1))
     assert own == library(points, LABELS, mined) > 0
     assert own != losses.TripletMarginLoss(margin=0.2)(points, LABELS, mined)
     with pytest.raises(ConfigError, match=r"kwargs of TripletMarginLoss: there is no distance Cosine; known: .*CosineSimilarity"):
-        create_loss(LossSettings(name="TripletMarginLoss", kwargs={"distance": "Cosine"}), RELEVANCES, 6)
+        create_loss(LossSettings(name="TripletMarginLoss", kwargs={"distance": "Cosine"}), CLASS_CODES, 6)
     wrong = {"distance": {"name": "LpDistance", "kwargs": {"root": 2}}}
     with pytest.raises(ConfigError, match=r"kwargs of TripletMarginLoss: .*root"):
-        create_loss(LossSettings.model_validate({"name": "TripletMarginLoss", "kwargs": wrong}), RELEVANCES, 6)
+        create_loss(LossSettings.model_validate({"name": "TripletMarginLoss", "kwargs": wrong}), CLASS_CODES, 6)
 
 
 @pytest.mark.parametrize("name", ["TripletMarginLoss", *CUSTOM_LOSSES, *PATCHED])
 def test_unknown_kwargs_of_a_loss_are_reported(name: str) -> None:
     with pytest.raises(ConfigError, match=f"train.losses: kwargs of {name}: .*'margn'"):
-        create_loss(LossSettings(name=name, kwargs={"margn": 1}), RELEVANCES, 16)
+        create_loss(LossSettings(name=name, kwargs={"margn": 1}), CLASS_CODES, 16)
 
 
 @pytest.mark.parametrize("memory", [0, 9])
@@ -247,7 +247,7 @@ def test_unknown_kwargs_of_a_loss_are_reported(name: str) -> None:
 def test_unknown_kwargs_of_a_miner_are_reported(kwargs: dict[str, float | str], message: str, memory: int) -> None:
     miner = MinerSettings(name="BatchEasyHardMiner", kwargs={"pos_strategy": "hard"} | kwargs)
     with pytest.raises(ConfigError, match=f"train.losses: kwargs of BatchEasyHardMiner: (.|\n)*{message}"):
-        WeightedLosses([LossSettings(miner=miner, memory=memory)], RELEVANCES, 6)
+        WeightedLosses([LossSettings(miner=miner, memory=memory)], CLASS_CODES, 6)
 
 
 @pytest.mark.parametrize(
@@ -260,11 +260,11 @@ def test_unknown_kwargs_of_a_miner_are_reported(kwargs: dict[str, float | str], 
 )
 def test_missing_or_wrong_kwargs_of_a_loss_are_reported(name: str, kwargs: dict[str, float | str], message: str) -> None:
     with pytest.raises(ConfigError, match=f"kwargs of {name}: .*{message}"):
-        create_loss(LossSettings(name=name, kwargs=kwargs), RELEVANCES, 16)
+        create_loss(LossSettings(name=name, kwargs=kwargs), CLASS_CODES, 16)
 
 
 @pytest.mark.parametrize("name", ["GradedHinge", "TripletMarginLoss", "ProxyAnchorLoss", "SubCenterArcFaceLoss"])
 def test_a_loss_by_name_alone_has_its_own_defaults(name: str) -> None:
-    loss = create_loss(LossSettings(name=name), torch.eye(4), 8)
+    loss = create_loss(LossSettings(name=name), torch.arange(4)[:, None], 8)
     embeddings = normalize(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)), dim=1)
     assert loss(embeddings, torch.arange(8) // 2).isfinite()

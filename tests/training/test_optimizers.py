@@ -67,7 +67,7 @@ def _rates(settings: SchedulerSettings, optimizer: torch.optim.Optimizer, length
 
 def test_backbone_and_head_have_learning_rates_of_their_own(model_settings: ModelSettings) -> None:
     model = EmbeddingModel(model_settings.model_copy(update={"frozen_stages": 1}))
-    loss = create_loss(LossSettings(name="ProxyAnchorLoss", kwargs={}), torch.eye(4), 16)
+    loss = create_loss(LossSettings(name="ProxyAnchorLoss", kwargs={}), torch.arange(4)[:, None], 16)
     groups = parameter_groups(model, loss, learning_rate=1e-4, head_learning_rate=1e-2, weight_decay=0.1)
     rate_of = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     assert all(rate_of[id(parameter)] == 1e-4 for parameter in model.trainable.parameters())

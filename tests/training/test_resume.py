@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from deeprank.data import store
 from deeprank.data.catalogue import Catalogue
 from deeprank.data.ingest import IngestSettings, ingest
+from deeprank.data.store import set_storage_options
 from deeprank.data.synthetic import write_synthetic
 from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_model import ModelSettings
@@ -16,6 +18,7 @@ from deeprank.reporting import Record
 from deeprank.training.fit import fit
 from deeprank.training.settings import TrainSettings
 from deeprank.triplets.sampling import SampleSettings, Triplets, sample_triplets
+from tests.object_store import running_object_store
 
 SETTINGS = TrainSettings(
     model=ModelSettings(weights="none"),
@@ -159,3 +162,25 @@ def test_other_settings_do_not_use_the_checkpoint(data: tuple[Catalogue, Triplet
     with_checkpoints = fit(catalogue, triplets, other, tmp_path / "c", Record(tmp_path / "r3"), tmp_path / "checkpoints")
     assert with_checkpoints.weights_hash == without.weights_hash
     assert len(list((tmp_path / "checkpoints").glob("*.ckpt"))) == 1
+
+
+def test_a_training_goes_on_from_a_checkpoint_in_an_object_store(
+    data: tuple[Catalogue, Triplets], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue, triplets = data
+    monkeypatch.setattr(store, "_options", {})
+    with running_object_store() as server:
+        set_storage_options(server.uri, server.options)
+        checkpoints, records = f"{server.uri}/checkpoints", [Record(tmp_path / "r2"), Record(tmp_path / "r3")]
+        interrupted = InterruptedRecord(tmp_path / "r1")
+        with pytest.raises(RuntimeError, match="interrupted"):
+            fit(catalogue, triplets, SETTINGS, tmp_path / "a", interrupted, checkpoints)
+        (key,) = server.list_keys()
+        assert key.startswith("checkpoints/") and key.endswith(".ckpt")
+        resumed = fit(catalogue, triplets, SETTINGS, tmp_path / "a", records[0], checkpoints)
+        assert server.list_keys() == []
+    uninterrupted = fit(catalogue, triplets, SETTINGS, tmp_path / "b", records[1])
+    assert resumed.weights_hash == uninterrupted.weights_hash
+    # The measured speed of an epoch is that of the first process.
+    speeds = [[point.value for point in record.points if point.name == "train.images_per_second"] for record in (interrupted, records[0])]
+    assert speeds[0] and speeds[1][: len(speeds[0]) - 1] == speeds[0][:-1]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from deeprank.triplets.relevance import RelevanceWeights, coarse_labels, encode_hierarchy, relevance, relevance_by_depth, relevance_matrix
+from deeprank.triplets.relevance import RelevanceWeights, coarse_labels, encode_hierarchy, relevance, relevance_by_depth
 
 LABELS = ["Fruit/Apple/Golden", "Fruit/Apple/Pink", "Fruit/Pear/Golden", "Vegetables/Garlic", "Vegetables/Onion/Red", "Fruit/Apple/Golden"]
 
@@ -79,15 +79,6 @@ def test_a_shallow_label_is_a_coarse_class_of_its_own() -> None:
     coarse = encode_hierarchy(LABELS)[:, -2]
     names = np.unique(coarse_labels(LABELS), return_inverse=True)[1]
     assert ((coarse[:, None] == coarse) == (names[:, None] == names)).all()
-
-
-@pytest.mark.parametrize("weights", [RelevanceWeights(), RelevanceWeights(leaf=2, parent=0.7, top=0)])
-def test_the_matrix_has_the_relevance_of_every_pair(weights: RelevanceWeights) -> None:
-    codes = encode_hierarchy(LABELS)
-    i, j = np.indices((len(LABELS), len(LABELS))).reshape(2, -1)
-    computed = relevance_matrix(codes, weights)
-    assert computed.dtype == np.float32
-    assert computed.ravel().tolist() == relevance(codes, i, j, weights).tolist()
 
 
 def test_labels_of_one_folder_are_their_own_coarse_labels() -> None:
