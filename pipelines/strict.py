@@ -17,6 +17,7 @@ from zenml.steps import BaseStep
 from zenml.utils.env_utils import ENV_VARIABLE_PLACEHOLDER_PATTERN
 
 from deeprank.data.ingest import IngestSettings
+from deeprank.data.store import is_remote
 from deeprank.errors import ConfigError, DeepRankError
 from deeprank.evaluation.other_kind import EvaluateSettings
 from deeprank.renamed_settings import renamed_words
@@ -103,7 +104,7 @@ def check_source(file: Path) -> None:
         folders["the environment variable DEEPRANK_DATA" if variable else "ingest.source"] = variable or ingest.source
     for setting, name in folders.items():
         folder = Path(ENV_VARIABLE_PLACEHOLDER_PATTERN.sub(lambda match: os.environ[match[1]], name)).expanduser()
-        if name and not folder.is_dir():
+        if name and not is_remote(name) and not folder.is_dir():
             problem = "is a file" if folder.exists() else "does not exist"
             raise ConfigError(f"{file}: {folder} {problem}; {setting} must be a folder of <class>/<image>")
 

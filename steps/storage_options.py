@@ -6,7 +6,7 @@ from typing import Any
 from zenml.artifact_stores import BaseArtifactStore
 from zenml.client import Client
 
-from deeprank.data.store import set_storage_options
+from deeprank.data.store import is_remote, set_storage_options
 
 AZURE_FIELDS = {
     "account_name": "azure_storage_account_name",
@@ -19,9 +19,11 @@ AZURE_FIELDS = {
 
 
 def use_artifact_store() -> None:
-    """Open all tables below the active artifact store with its credentials and endpoint, in this process."""
+    """Open everything in the bucket of the active artifact store with its credentials and endpoint, in this process."""
     store = Client().active_stack.artifact_store
-    set_storage_options(store.path, _options_of(store))
+    if is_remote(store.path):
+        scheme, _, path = store.path.partition("://")
+        set_storage_options(f"{scheme}://{path.partition('/')[0]}", _options_of(store))
 
 
 def _options_of(store: BaseArtifactStore) -> dict[str, str]:

@@ -32,6 +32,14 @@ class ObjectStore:
         """Storage options that lead to it."""
         return CREDENTIALS | {"aws_endpoint": self.endpoint, "allow_http": "true"}
 
+    def put(self, key: str, content: bytes) -> None:
+        """Write an object."""
+        self._client().put_object(Bucket=BUCKET, Key=key, Body=content)
+
+    def delete(self, key: str) -> None:
+        """Delete an object."""
+        self._client().delete_object(Bucket=BUCKET, Key=key)
+
     def list_keys(self) -> list[str]:
         """Return the keys of all objects."""
         return [

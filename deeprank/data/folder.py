@@ -12,11 +12,15 @@ from deeprank.data.images import HEAD_BYTES, reject_reason, sha256, to_stored_im
 from deeprank.data.listing import ListedFile
 from deeprank.data.split_folders import SplitFolders
 from deeprank.data.spool import Spool
-from deeprank.errors import DataError
+from deeprank.data.store import is_remote, read_object
+from deeprank.errors import DataError, StoreError
 from deeprank.reporting import track
 
 FILES_PER_BATCH = 256
 MAX_IMAGE_BYTES = 256 * 2**20
+TOO_LARGE = f"the file is larger than {MAX_IMAGE_BYTES // 2**20} MiB"
+# Most of the time of a read from an object store is waiting.
+MIN_READERS_OF_STORE = 16
 CANNOT_BE_READ = "cannot be read: "
 NOT_IN_A_CLASS = "not in a class folder"
 # A file whose values differ from the catalogue's is read again.
@@ -52,7 +56,7 @@ def new_or_changed_files(state: pd.DataFrame, files: Mapping[str, ListedFile]) -
     return {path: file for path, file in files.items() if ingested.get(path) != (file.size, file.mtime_ns, file.ctime_ns)}
 
 
-def require_images(files: Mapping[str, ListedFile], split_folders: SplitFolders | None, folder: Path, min_classes: int) -> None:
+def require_images(files: Mapping[str, ListedFile], split_folders: SplitFolders | None, folder: Path | str, min_classes: int) -> None:
     """Check the heads of files until enough classes with an image are found, before any image is decoded.
 
     Args:
@@ -82,7 +86,7 @@ def require_images(files: Mapping[str, ListedFile], split_folders: SplitFolders 
         raise DataError(too_few_classes(folder, labels) + "".join(f"; {count} files: {reason}" for reason, count in reasons.items()))
 
 
-def too_few_classes(folder: Path, labels: Iterable[str]) -> str:
+def too_few_classes(folder: Path | str, labels: Iterable[str]) -> str:
     """Return the error message for a folder with no class or one class."""
     for label in labels:
         return f"{folder}: only one class, {label}; similarity needs at least two class folders"
@@ -108,7 +112,8 @@ def read_files(
     starts: Iterable[int] = range(0, len(paths), FILES_PER_BATCH)
     if progress and len(paths) > FILES_PER_BATCH:
         starts = track(starts, description=f"reading {len(paths):,} files")
-    with ThreadPoolExecutor(num_cores()) as pool:
+    from_store = any(is_remote(file.file) for file in files.values())
+    with ThreadPoolExecutor(max(num_cores(), MIN_READERS_OF_STORE if from_store else 1)) as pool:
         for start in starts:
             rows = pool.map(lambda path: _read_row(path, files[path], split_folders), paths[start : start + FILES_PER_BATCH])
             spool.write([row for row in rows if tuple(row[name] for name in unreadable.columns) not in unchanged])
@@ -136,6 +141,8 @@ def _read_row(path: str, file: ListedFile, split_folders: SplitFolders | None) -
         image = to_stored_image(data)
     except OSError as error:
         return row | {"reason": f"{CANNOT_BE_READ}{error.strerror or error}"}
+    except StoreError:
+        raise
     except DataError as error:
         return row | {"reason": str(error)}
     except Exception as error:  # One odd file must not end a run, whatever a decoder raises.
@@ -156,13 +163,20 @@ def _read_image(file: ListedFile) -> bytes:
     """
     if not file.is_regular:
         raise DataError("not a file but a pipe, socket or device")
+    if is_remote(file.file):
+        if file.size > MAX_IMAGE_BYTES:
+            raise DataError(TOO_LARGE)
+        content = read_object(file.file)
+        if reason := reject_reason(content[:HEAD_BYTES]):
+            raise DataError(reason)
+        return content
     with Path(file.file).open("rb") as stream:
         head = stream.read(HEAD_BYTES)
         reason = reject_reason(head)
         if reason:
             raise DataError(reason)
         if file.size > MAX_IMAGE_BYTES:
-            raise DataError(f"the file is larger than {MAX_IMAGE_BYTES // 2**20} MiB")
+            raise DataError(TOO_LARGE)
         return head + stream.read()
 
 
@@ -171,6 +185,8 @@ def _head_problem(file: ListedFile) -> str:
     if not file.is_regular:
         return "not a file but a pipe, socket or device"
     try:
+        if is_remote(file.file):
+            return reject_reason(read_object(file.file, min(HEAD_BYTES, file.size)))
         with Path(file.file).open("rb") as stream:
             return reject_reason(stream.read(HEAD_BYTES))
     except OSError as error:

@@ -14,9 +14,10 @@ from deeprank.data.catalogue import Catalogue, latest_events, newest_events
 from deeprank.data.folder import new_or_changed_files, read_files, require_images, too_few_classes
 from deeprank.data.ingest_report import IngestReport, report_ingest
 from deeprank.data.listing import list_files
+from deeprank.data.object_listing import list_object_files
 from deeprank.data.split_folders import SplitFolders, find_split_folders, require_distinct_classes, shared_class_names
 from deeprank.data.spool import Spool
-from deeprank.data.store import check_store, table_versions
+from deeprank.data.store import check_store, is_remote, table_versions
 from deeprank.data.update import CatalogueUpdate
 from deeprank.errors import ConfigError, DataError
 from deeprank.settings import Settings
@@ -62,11 +63,11 @@ class IngestSettings(Settings):
     """What to ingest, and how to split it.
 
     Attributes:
-        source: a folder of `<class>/<image>` to any depth, with or without train/, val/ and test/ as top folders or in its only
-            folder (also Training, valid, test_set and other common names; without a test folder, val is the test split); or
-            `synthetic`; or `auto`, the first of these that is available: the folder in the variable DEEPRANK_DATA, the folder
-            data/images in the state folder, the public grocery images (downloaded into data/grocery in the state folder), synthetic
-            images.
+        source: a folder of `<class>/<image>` to any depth, or the URI of one in an object store (s3://, gs://, az://), with or
+            without train/, val/ and test/ as top folders or in its only folder (also Training, valid, test_set and other common
+            names; without a test folder, val is the test split); or `synthetic`; or `auto`, the first of these that is available: the
+            folder in the variable DEEPRANK_DATA, the folder data/images in the state folder, the public grocery images (downloaded
+            into data/grocery in the state folder), synthetic images.
         synthetic: number of synthetic images.
         near_duplicate_bits: images whose 64-bit perceptual hashes differ in at most this many bits are near-duplicates.
         shares: share of images in each split.
@@ -91,12 +92,12 @@ class IngestSettings(Settings):
 
 
 def ingest(
-    folder: Path, settings: IngestSettings, catalogues: str, progress: bool = True, keep_splits: bool = True, min_classes: int = 0
+    folder: Path | str, settings: IngestSettings, catalogues: str, progress: bool = True, keep_splits: bool = True, min_classes: int = 0
 ) -> tuple[Catalogue, IngestReport]:
     """Bring the catalogue of a folder up to date and return its newest version.
 
     Args:
-        folder: the folder of images.
+        folder: the folder of images, or the URI of one in an object store.
         settings: see IngestSettings; `source` is not used.
         catalogues: folder or object-store URI for the catalogue tables.
         progress: whether to show a progress bar.
@@ -109,10 +110,11 @@ def ingest(
         ConfigError: `settings.version` does not exist.
 
     """
-    folder = Path(os.path.realpath(os.path.expanduser(folder)))  # noqa: PTH111 (pathlib raises other errors for unknown users)
+    if not is_remote(str(folder)):
+        folder = Path(os.path.realpath(os.path.expanduser(folder)))  # noqa: PTH111 (pathlib raises other errors for unknown users)
     if settings.version is not None:
         return (catalogue := _old_version(catalogues, folder, settings, keep_splits)), report_ingest(catalogue)
-    listing = list_files(folder, settings.exclude)
+    listing = list_files(folder, settings.exclude) if isinstance(folder, Path) else list_object_files(folder, settings.exclude)
     files = listing.files
     split_folders = find_split_folders(files) if keep_splits else None
     notes = split_folders.messages() if split_folders else []
@@ -161,7 +163,7 @@ def ingest_folder(
     return catalogue
 
 
-def require_classes(frame: pd.DataFrame, folder: Path) -> None:
+def require_classes(frame: pd.DataFrame, folder: Path | str) -> None:
     """Check that a catalogue has at least two classes, and at least one class with two images.
 
     Args:
@@ -179,7 +181,7 @@ def require_classes(frame: pd.DataFrame, folder: Path) -> None:
         raise DataError(f"{folder}: no class has two images; put at least two similar images into a class folder")
 
 
-def _table_uri(catalogues: str, folder: Path, settings: IngestSettings, split_folders: SplitFolders | None) -> str:
+def _table_uri(catalogues: str, folder: Path | str, settings: IngestSettings, split_folders: SplitFolders | None) -> str:
     """Return the URI of a folder's table; another way to split the same folder gives another table."""
     key: list[object] = [
         settings.name or str(folder),
@@ -194,11 +196,11 @@ def _table_uri(catalogues: str, folder: Path, settings: IngestSettings, split_fo
     # The rows of a folder that holds the splits are of no split as soon as other folders are beside it.
     if split_folders and split_folders.parent:
         key.append("splits in a folder")
-    name = settings.name or folder.name.encode(errors="replace").decode()
+    name = settings.name or str(folder).rstrip("/").rpartition("/")[2].encode(errors="replace").decode()
     return f"{catalogues.rstrip('/')}/{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:10]}.lance"
 
 
-def _old_version(catalogues: str, folder: Path, settings: IngestSettings, keep_splits: bool) -> Catalogue:
+def _old_version(catalogues: str, folder: Path | str, settings: IngestSettings, keep_splits: bool) -> Catalogue:
     """Return the old version that the settings name, without reading the folder."""
     # The folder may be removed by now, and with it the answer whether it had its own splits. The table written last is used.
     own_splits = [SplitFolders({}, val_is_test, parent) for val_is_test in (False, True) for parent in ("", "any/")]

@@ -65,6 +65,28 @@ def is_system_name(name: str) -> bool:
     return name.startswith(".") or name.casefold() in SYSTEM_NAMES
 
 
+def normalized_patterns(exclude: Sequence[str]) -> list[str]:
+    """Return glob patterns in the form that `skip_reason` compares."""
+    return [unicodedata.normalize("NFC", pattern).rstrip("/").removeprefix("./").removeprefix("**/") for pattern in exclude]
+
+
+def skip_reason(path: str, name: str, is_folder: bool, patterns: Sequence[str]) -> str:
+    """Return why a file or folder is skipped by its name; empty if it is not.
+
+    Args:
+        path: relative path with forward slashes.
+        name: last part of the path; it may be invalid UTF-8.
+        is_folder: whether it is a folder.
+        patterns: of `normalized_patterns`.
+
+    """
+    normalized, last = unicodedata.normalize("NFC", path), unicodedata.normalize("NFC", _text(name))
+    if is_system_name(name):
+        return SYSTEM_REASON
+    is_excluded = any(fnmatchcase(normalized, pattern) or (is_folder and fnmatchcase(last, pattern)) for pattern in patterns)
+    return EXCLUDED_REASON if is_excluded else ""
+
+
 def list_files(folder: Path, exclude: Sequence[str] = ()) -> Listing:
     """Return every file below a folder.
 
@@ -98,7 +120,7 @@ class _Lister:
     def __init__(self, folder: Path, exclude: Sequence[str]) -> None:
         self.root = os.path.realpath(folder)
         self.listing = Listing()
-        self._patterns = [unicodedata.normalize("NFC", pattern).rstrip("/").removeprefix("./").removeprefix("**/") for pattern in exclude]
+        self._patterns = normalized_patterns(exclude)
         # Relative path by real path, of all folders that are listed.
         self._visited: dict[str, str] = {}
         self._links: list[tuple[str, str]] = []
@@ -140,15 +162,10 @@ class _Lister:
 
     def _is_skipped(self, path: str, name: str, is_folder: bool) -> bool:
         """Return whether a file or folder is skipped by its name, and keep the reason."""
-        normalized, last = unicodedata.normalize("NFC", path), unicodedata.normalize("NFC", _text(name))
-        if is_system_name(name):
-            reason = SYSTEM_REASON
-        elif any(fnmatchcase(normalized, pattern) or (is_folder and fnmatchcase(last, pattern)) for pattern in self._patterns):
-            reason = EXCLUDED_REASON
-        else:
-            return False
-        self.listing.skipped[f"{path}/" if is_folder else path] = reason
-        return True
+        reason = skip_reason(path, name, is_folder, self._patterns)
+        if reason:
+            self.listing.skipped[f"{path}/" if is_folder else path] = reason
+        return bool(reason)
 
     def _add(self, path: str, file: str) -> None:
         """List a file; a link is kept for later."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deeprank.data.ingest import IngestSettings
+from deeprank.data.store import is_remote
 from deeprank.data.synthetic import write_synthetic
 from deeprank.errors import DataError
 from deeprank.home import home
@@ -18,7 +19,7 @@ GROCERY_COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
 CONNECT_TIMEOUT_S = 10
 
 
-def source_folder(settings: IngestSettings, log: Callable[[str], None], allow_synthetic: bool = True) -> Path:
+def source_folder(settings: IngestSettings, log: Callable[[str], None], allow_synthetic: bool = True) -> Path | str:
     """Return the folder of images that the settings name, after downloading or drawing the images where that is needed.
 
     For `auto`, the first of these that is available: the folder in the variable DEEPRANK_DATA, the folder data/images in the state
@@ -36,7 +37,7 @@ def source_folder(settings: IngestSettings, log: Callable[[str], None], allow_sy
     if settings.source == "synthetic":
         return _synthetic_folder(settings)
     if settings.source != "auto":
-        return Path(settings.source)
+        return settings.source if is_remote(settings.source) else Path(settings.source)
     environment = os.environ.get("DEEPRANK_DATA")
     if environment:
         log(f"images: {environment}, from the environment variable DEEPRANK_DATA")

@@ -5,6 +5,8 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from errno import ENOENT
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,33 @@ def append_rows(uri: str, rows: pa.Table) -> None:
         raise _as_store_error(uri, error) from None
 
 
+def list_objects(uri: str) -> Iterator[dict[str, Any]]:
+    """Yield path (relative to the URI), size, last_modified and e_tag of every object below a URI."""
+    try:
+        for chunk in obstore.list(_open_folder(uri.rstrip("/"))):
+            yield from ({**item} for item in chunk)
+    except (BaseError, OSError) as error:
+        raise _as_store_error(uri, error) from None
+
+
+def read_object(uri: str, length: int | None = None) -> bytes:
+    """Return the content of an object, or its first bytes.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        StoreError: the store cannot be read.
+
+    """
+    folder, name = uri.rsplit("/", 1)
+    try:
+        store = _open_folder(folder)
+        return bytes(obstore.get(store, name).bytes() if length is None else obstore.get_range(store, name, start=0, length=length))
+    except FileNotFoundError:
+        raise FileNotFoundError(ENOENT, "there is no such object", uri) from None
+    except (BaseError, OSError) as error:
+        raise _as_store_error(uri, error) from None
+
+
 def download(uri: str, file: Path) -> bool:
     """Copy an object to a file; returns False if there is no such object."""
     folder, name = uri.rsplit("/", 1)
@@ -250,7 +279,13 @@ def _open_folder(uri: str) -> Any:
         folder = Path(uri.removeprefix("file://")).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         return obstore.store.LocalStore(folder)
-    options: dict[str, Any] = storage_options(uri).copy()
+    return _open_remote(uri, frozenset(storage_options(uri).items()))
+
+
+@lru_cache(maxsize=1024)
+def _open_remote(uri: str, items: frozenset[tuple[str, str]]) -> Any:
+    """Return an object store; it keeps its connections."""
+    options: dict[str, Any] = dict(items)
     client_options: Any = {"allow_http": True} if options.pop("allow_http", None) else {}
     config: Any = options
     return from_url(uri, config=config, client_options=client_options)

@@ -134,7 +134,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             yield cluster
 
 
-NEVER_CACHED = {"ingest", "drift", "report", "service"}
+NEVER_CACHED = {"ingest", "drift", "ingest_other", "report", "service"}
 
 
 def test_pods_train_refresh_and_retrain(cluster: Cluster) -> None:
