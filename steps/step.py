@@ -10,6 +10,7 @@ from typing import Any, get_args
 from zenml import step
 from zenml.steps import BaseStep
 
+from deeprank.models.memory import release_freed_memory
 from steps.artifacts.base import RECORD, Artifact, new_folder
 from steps.caching import cache_on_sources
 from steps.materializers import FolderMaterializer
@@ -72,6 +73,8 @@ def returning_artifact(function: Callable[..., None]) -> Callable[..., Any]:
             reporter.save()
         else:
             function(*args, output=output, **kwargs)
+        # The local orchestrator runs all steps in one process.
+        release_freed_memory()
         return output
 
     inputs = [parameter for name, parameter in signature.parameters.items() if name not in ("output", "reporter")]

@@ -1,6 +1,7 @@
 """Keep freed memory in the process; the speed of a model on a CPU depends on it more than on the precision."""
 
 import ctypes
+import gc
 import sys
 from functools import cache
 
@@ -27,3 +28,11 @@ def keep_freed_memory() -> bool:
     # One heap for all threads: a thread that starts later has a small heap, and memory beyond it is returned to the kernel.
     parameters = ((M_MMAP_THRESHOLD, 2**30), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26), (M_ARENA_MAX, 1))
     return sum(mallopt(parameter, value) for parameter, value in parameters) == len(parameters)
+
+
+def release_freed_memory() -> None:
+    """Return to the kernel what `keep_freed_memory` has kept; call it between jobs, not within one."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)

@@ -35,7 +35,7 @@ def upload(server: ObjectStore, folder: Path) -> str:
     return f"{server.uri}/shop"
 
 
-def look(source: str, tmp_path: Path) -> tuple[Catalogue, IngestReport]:
+def ingested(source: str, tmp_path: Path) -> tuple[Catalogue, IngestReport]:
     """Ingest a source into the catalogue `shop` of its own folder."""
     settings = IngestSettings(source=source, name="shop", exclude=("drafts",))
     return ingest(source, settings, str(tmp_path / source.partition(":")[0].strip("/").replace("/", "-")), progress=False)
@@ -44,20 +44,20 @@ def look(source: str, tmp_path: Path) -> tuple[Catalogue, IngestReport]:
 def test_a_bucket_gives_the_catalogue_of_the_same_folder(server: ObjectStore, tmp_path: Path) -> None:
     folder = put_all(tmp_path / "images", FILES | SKIPPED)
     uri = upload(server, folder)
-    (local, local_report), (remote, report) = look(str(folder), tmp_path), look(uri, tmp_path)
+    (local, local_report), (remote, report) = ingested(str(folder), tmp_path), ingested(uri, tmp_path)
     assert remote.fingerprint == local.fingerprint
     assert remote.read_jpegs(range(12)) == local.read_jpegs(range(12))
     assert (report.num_read, report.status_counts) == (local_report.num_read, local_report.status_counts) == (12, {"ok": 12})
     assert list_object_files(uri, ("drafts",)).skipped.keys() == {"Fruit/.DS_Store", "Onion/@eaDir/", "drafts/"}
 
 
-def test_a_second_look_at_a_bucket_reads_what_changed(server: ObjectStore, tmp_path: Path) -> None:
+def test_a_second_ingest_of_a_bucket_reads_what_changed(server: ObjectStore, tmp_path: Path) -> None:
     uri = upload(server, put_all(tmp_path / "images", FILES))
-    first, _ = look(uri, tmp_path)
-    assert look(uri, tmp_path)[1].num_read == 0
+    first, _ = ingested(uri, tmp_path)
+    assert ingested(uri, tmp_path)[1].num_read == 0
     server.put("shop/Onion/0.png", encoded(pattern(77)))
     server.delete("shop/Onion/1.png")
-    second, report = look(uri, tmp_path)
+    second, report = ingested(uri, tmp_path)
     assert (report.num_read, report.num_removed, report.status_counts) == (1, 1, {"ok": 11})
     assert second.version == first.version + 1
     assert not set(second.frame["id"][second.frame["path"] == "Onion/0.png"]) & set(first.frame["id"])
@@ -66,14 +66,14 @@ def test_a_second_look_at_a_bucket_reads_what_changed(server: ObjectStore, tmp_p
 def test_an_object_that_is_no_image_is_rejected(server: ObjectStore, tmp_path: Path) -> None:
     uri = upload(server, put_all(tmp_path / "images", FILES))
     server.put("shop/Onion/notes.txt", b"text")
-    catalogue, report = look(uri, tmp_path)
+    catalogue, report = ingested(uri, tmp_path)
     assert report.status_counts == {"ok": 12, "rejected": 1}
     assert catalogue.state.set_index("path").loc["Onion/notes.txt", "reason"]
 
 
 def test_an_empty_place_in_a_bucket_is_one_message(server: ObjectStore, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"s3://images/nothing is empty: put images into s3://images/nothing/<class>/"):
-        look(f"{server.uri}/nothing", tmp_path)
+        ingested(f"{server.uri}/nothing", tmp_path)
     with pytest.raises(DataError, match="there is no such bucket"):
         set_storage_options("s3://no-such-bucket", server.options)
-        look("s3://no-such-bucket/shop", tmp_path)
+        ingested("s3://no-such-bucket/shop", tmp_path)

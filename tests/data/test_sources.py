@@ -65,7 +65,7 @@ def test_auto_uses_synthetic_images_last(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(list(folder.rglob("*.jpg"))) == 4
 
 
-def test_auto_never_takes_synthetic_images_where_they_are_not_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_no_synthetic_images_if_not_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError, match=r"auto finds no images where this step runs.*name a folder that the step can read"):
         source_folder(IngestSettings(synthetic=FEW), print, allow_synthetic=False)

@@ -97,7 +97,7 @@ def test_twenty_processes_keep_one_history(place: tuple[str, dict[str, str]], tm
     check(folders, results)
 
 
-def test_a_later_look_at_a_folder_keeps_what_another_one_added(tmp_path: Path) -> None:
+def test_a_later_ingest_keeps_what_another_one_added(tmp_path: Path) -> None:
     (folder,) = write_folders(tmp_path, 1)
     old = shutil.copytree(folder, tmp_path / "old")
     put(folder / "x" / "new.png", draw_image(99, 0))

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -71,7 +72,7 @@ def mlflow_server(folder: Path, artifacts: str, environment: dict[str, str]) -> 
     """Run MLflow's server on PostgreSQL; it alone has the credentials of the object store."""
     port = free_port()
     with ExitStack() as stack:
-        store = stack.enter_context(_postgresql(folder))
+        store = stack.enter_context(_postgresql())
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
         command += ["--backend-store-uri", store, "--artifacts-destination", artifacts, "--serve-artifacts"]
         settings = environment | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -79,27 +80,26 @@ def mlflow_server(folder: Path, artifacts: str, environment: dict[str, str]) -> 
 
 
 @contextmanager
-def _postgresql(folder: Path) -> Iterator[str]:
+def _postgresql() -> Iterator[str]:
     """Run PostgreSQL with an empty database; its programs refuse the user root, who becomes the user `postgres`."""
-    programs = shutil.which("pg_ctl") or next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))), None)
-    assert programs, "PostgreSQL is not installed"
-    bin_folder, data, port = Path(programs).resolve().parent, folder / "postgresql", free_port()
-    data.mkdir()
+    program = shutil.which("pg_ctl") or next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))), None)
+    assert program, "PostgreSQL is not installed"
+    # pytest makes its own folder unreadable for other users.
+    data, port = Path(tempfile.mkdtemp(prefix="postgresql-", dir="/tmp")), free_port()
     prefix = []
     if getpass.getuser() == "root":
         shutil.chown(data, "postgres", "postgres")
         prefix = ["runuser", "-u", "postgres", "--"]
-        for parent in (folder, *folder.parents):
-            if parent.stat().st_uid == 0 and parent != Path("/"):
-                parent.chmod(parent.stat().st_mode | 0o001)
 
-    def run(*command: str) -> None:
-        subprocess.run([*prefix, *command], check=True, capture_output=True, cwd="/")
+    def run(name: str, *arguments: str) -> None:
+        command = [*prefix, str(Path(program).resolve().with_name(name)), "-D", str(data), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+        assert result.returncode == 0, result.stdout + result.stderr
 
-    run(str(bin_folder / "initdb"), "-D", str(data), "-U", "mlflow", "--auth=trust", "--no-sync")
-    options = f"-p {port} -k {data} -c listen_addresses=127.0.0.1 -c fsync=off"
-    run(str(bin_folder / "pg_ctl"), "-D", str(data), "-o", options, "-l", str(data / "log"), "-w", "start")
     try:
+        run("initdb", "-U", "mlflow", "--auth=trust", "--no-sync")
+        run("pg_ctl", "-o", f"-p {port} -k {data} -c listen_addresses=127.0.0.1 -c fsync=off", "-l", str(data / "log"), "-w", "start")
         yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+        run("pg_ctl", "-m", "fast", "-w", "stop")
     finally:
-        run(str(bin_folder / "pg_ctl"), "-D", str(data), "-m", "fast", "-w", "stop")
+        shutil.rmtree(data, ignore_errors=True)
