@@ -1,15 +1,19 @@
 """Tables on a folder and on an object store: one of several writers wins, and an error of the store is one message."""
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from deeprank.data import store
+from deeprank.data.ingest import IngestSettings, ingest
 from deeprank.data.store import (
     append_rows,
     check_store,
@@ -20,8 +24,9 @@ from deeprank.data.store import (
     set_storage_options,
     table_exists,
 )
-from deeprank.errors import DataError
-from tests.object_store import BUCKET, ObjectStore, running_object_store
+from deeprank.errors import DataError, StoreError
+from tests.drawing import put_all
+from tests.object_store import BUCKET, CREDENTIALS, ObjectStore, running_object_store
 
 SCHEMA = pa.schema([("writer", pa.int64()), ("after", pa.int64())])
 
@@ -130,6 +135,42 @@ def test_an_error_of_the_store_is_one_message_within_seconds(
         access(f"s3://{bucket}/t.lance")
     assert len(str(error.value)) < 200
     assert time.perf_counter() - start < 10
+
+
+@pytest.fixture(scope="module")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The storage options of rclone's S3 server, which checks keys and has no conditional put."""
+    folder, endpoint = tmp_path_factory.mktemp("rclone"), _closed_port()
+    (folder / BUCKET).mkdir()
+    program = str(Path(sys.executable).with_name("rclone"))
+    address = endpoint.removeprefix("http://")
+    process = subprocess.Popen(
+        [program, "serve", "s3", "--addr", address, "--auth-key", "key,secret", str(folder)], stderr=subprocess.DEVNULL
+    )
+    host, port = address.split(":")
+    for _ in range(100):
+        with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+            break
+        time.sleep(0.1)
+    yield CREDENTIALS | {"aws_endpoint": endpoint, "allow_http": "true"}
+    process.terminate()
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({}, "no conditional put"), ({"aws_secret_access_key": "wrong"}, "access denied; check the credentials")],
+    ids=["no conditional put", "wrong key"],
+)
+def test_a_store_that_cannot_be_used_is_refused(
+    rclone: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: dict[str, str], message: str
+) -> None:
+    monkeypatch.setattr(store, "_options", {})
+    set_storage_options(f"s3://{BUCKET}", rclone | changed)
+    folder = put_all(tmp_path / "images", {"x/1.png": 1, "x/2.png": 2, "y/1.png": 3})
+    monkeypatch.setattr("deeprank.data.folder.to_stored_image", None)
+    with pytest.raises(StoreError, match=message):
+        ingest(folder, IngestSettings(source=str(folder)), f"s3://{BUCKET}/catalogues", progress=False)
 
 
 def test_options_are_those_of_the_nearest_root(monkeypatch: pytest.MonkeyPatch) -> None:
