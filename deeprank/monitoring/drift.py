@@ -103,13 +103,15 @@ def compute_drift(
 
 def class_tests(reference: Points, reference_labels: Sequence[str], new: Points, new_labels: Sequence[str], seed: int = 0) -> pd.DataFrame:
     """Test each class that has 8 or more images on both sides; returns `Drift.per_class`, arguments as of `compute_drift`."""
-    labels_x, labels_y = np.asarray(reference_labels, dtype=object), np.asarray(new_labels, dtype=object)
-    tested = [str(label) for label in np.unique(labels_y) if min((labels_x == label).sum(), (labels_y == label).sum()) >= MIN_TEST_IMAGES]
+    rows_x, rows_y = (
+        pd.Series(names, dtype=object).groupby(np.asarray(names, dtype=object)).indices for names in (reference_labels, new_labels)
+    )
+    tested = [label for label in sorted(rows_y) if min(len(rows_x.get(label, ())), len(rows_y[label])) >= MIN_TEST_IMAGES]
     # With fewer permutations, the smallest possible p-value times the number of classes could not be significant.
     permutations = max(NUM_PERMUTATIONS, round(2 * len(tested) / ALPHA))
     rows = []
     for label in tested:
-        x, y = reference[labels_x == label], new[labels_y == label]
+        x, y = reference[rows_x[label]], new[rows_y[label]]
         rows.append((label, len(y), len(x), *two_sample_test(x, y, seed, permutations)))
     table = pd.DataFrame(rows, columns=["label", "new", "reference", "statistic", "p_value"])
     table["p_adjusted"] = false_discovery_control(table["p_value"]) if rows else []
