@@ -23,11 +23,11 @@ from peers import Spec, create_parser, page, prepare, screen, spread, synchroniz
 from rich.table import Table
 
 from deeprank.data.catalogue import Catalogue
+from deeprank.memory import keep_freed_memory
 from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_model import Embedder, ModelSettings, create_model
 from deeprank.models.embedding_table import catalogue_embeddings, embedding_table_uri
 from deeprank.models.inference import BATCH_SIZE, device, embed_catalogue
-from deeprank.models.memory import keep_freed_memory
 from deeprank.models.preprocessing import Preprocessing
 from deeprank.row_numbers import CatalogueRows
 

@@ -46,9 +46,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from deeprank.data.catalogue import Catalogue
+from deeprank.memory import keep_freed_memory
 from deeprank.models.embedding_model import EmbeddingModel
 from deeprank.models.inference import device
-from deeprank.models.memory import keep_freed_memory
 from deeprank.training.losses import WeightedLosses
 from deeprank.training.precision import TrainingModel, select_precision
 from deeprank.training.settings import TrainSettings

@@ -40,9 +40,9 @@ from deeprank.data.ingest import IngestSettings, ingest
 from deeprank.data.sources import source_folder
 from deeprank.evaluation.evaluation import evaluate
 from deeprank.home import PROJECT
+from deeprank.memory import keep_freed_memory
 from deeprank.models.backbone import create_backbone, split_stages
 from deeprank.models.inference import device, embed_catalogue
-from deeprank.models.memory import keep_freed_memory
 from deeprank.models.preprocessing import Preprocessing
 from deeprank.reporting import Record
 from deeprank.row_numbers import CatalogueRows

@@ -17,7 +17,7 @@ from zenml.steps import BaseStep
 from zenml.utils.env_utils import ENV_VARIABLE_PLACEHOLDER_PATTERN
 
 from deeprank.data.ingest import IngestSettings
-from deeprank.data.store import is_remote
+from deeprank.data.object_store import is_remote
 from deeprank.errors import ConfigError, DeepRankError
 from deeprank.evaluation.other_kind import EvaluateSettings
 from deeprank.renamed_settings import renamed_words

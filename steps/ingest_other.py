@@ -1,11 +1,11 @@
 """Folder of images of another kind → its catalogue, which the evaluation and the gate read; empty if the config has no such folder."""
 
 import logging
-from pathlib import Path
 from typing import Annotated
 
 from zenml.client import Client
 
+from deeprank.data.object_store import folder_or_uri
 from deeprank.evaluation.other_kind import EvaluateSettings, ingest_other_kind
 from deeprank.reporting import Record
 from steps.artifacts.catalogue import CatalogueArtifact
@@ -25,7 +25,7 @@ def ingest_other_step(
     """Bring the catalogue of the folder `evaluate.other` up to date."""
     if not settings.other:
         return
-    other = ingest_other_kind(Path(settings.other), f"{Client().active_stack.artifact_store.path}/catalogues", logger.warning)
+    other = ingest_other_kind(folder_or_uri(settings.other), f"{Client().active_stack.artifact_store.path}/catalogues", logger.warning)
     reporter.note("other.source", settings.other)
     reporter.note("other.fingerprint", other.fingerprint)
     output.write(other)

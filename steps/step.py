@@ -10,7 +10,7 @@ from typing import Any, get_args
 from zenml import step
 from zenml.steps import BaseStep
 
-from deeprank.models.memory import release_freed_memory
+from deeprank.memory import release_freed_memory
 from steps.artifacts.base import RECORD, Artifact, new_folder
 from steps.caching import cache_on_sources
 from steps.materializers import FolderMaterializer

@@ -6,7 +6,7 @@ from typing import Any
 from zenml.artifact_stores import BaseArtifactStore
 from zenml.client import Client
 
-from deeprank.data.store import is_remote, set_storage_options
+from deeprank.data.object_store import is_remote, set_storage_options
 
 AZURE_FIELDS = {
     "account_name": "azure_storage_account_name",

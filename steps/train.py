@@ -6,7 +6,7 @@ import pandas as pd
 from zenml import get_step_context
 from zenml.client import Client
 
-from deeprank.data.store import is_remote
+from deeprank.data.object_store import is_remote
 from deeprank.home import home
 from deeprank.models.inference import require_gpus
 from deeprank.plotting.training import curves

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import boto3
+import requests
 from moto.server import ThreadedMotoServer
 
 BUCKET = "images"
@@ -64,6 +65,8 @@ def running_object_store() -> Iterator[ObjectStore]:
     server.start()
     store = ObjectStore("http://{}:{}".format(*server.get_host_and_port()))
     try:
+        # The servers of a process share their buckets.
+        requests.post(f"{store.endpoint}/moto-api/reset", timeout=10).raise_for_status()
         store.create_bucket()
         yield store
     finally:

@@ -10,9 +10,9 @@ import pandas as pd
 from deeprank.cpu import num_cores
 from deeprank.data.images import HEAD_BYTES, reject_reason, sha256, to_stored_image
 from deeprank.data.listing import ListedFile
+from deeprank.data.object_store import is_remote, read_object
 from deeprank.data.split_folders import SplitFolders
 from deeprank.data.spool import Spool
-from deeprank.data.store import is_remote, read_object
 from deeprank.errors import DataError, StoreError
 from deeprank.reporting import track
 
@@ -186,7 +186,8 @@ def _head_problem(file: ListedFile) -> str:
         return "not a file but a pipe, socket or device"
     try:
         if is_remote(file.file):
-            return reject_reason(read_object(file.file, min(HEAD_BYTES, file.size)))
+            # No store gives a part of an empty object.
+            return reject_reason(read_object(file.file, min(HEAD_BYTES, file.size)) if file.size else b"")
         with Path(file.file).open("rb") as stream:
             return reject_reason(stream.read(HEAD_BYTES))
     except OSError as error:

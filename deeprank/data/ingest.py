@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -15,9 +16,10 @@ from deeprank.data.folder import new_or_changed_files, read_files, require_image
 from deeprank.data.ingest_report import IngestReport, report_ingest
 from deeprank.data.listing import list_files
 from deeprank.data.object_listing import list_object_files
+from deeprank.data.object_store import check_store, is_remote
 from deeprank.data.split_folders import SplitFolders, find_split_folders, require_distinct_classes, shared_class_names
 from deeprank.data.spool import Spool
-from deeprank.data.store import check_store, is_remote, table_versions
+from deeprank.data.store import table_versions
 from deeprank.data.update import CatalogueUpdate
 from deeprank.errors import ConfigError, DataError
 from deeprank.settings import Settings
@@ -132,7 +134,7 @@ def ingest(
     shares = None if split_folders else settings.shares.model_dump()
     with Spool() as spool:
         read_files(new_or_changed_files(state, files), state, split_folders, spool, progress)
-        update = CatalogueUpdate(uri, spool, removed, settings.near_duplicate_bits, shares, progress)
+        update = CatalogueUpdate(uri, spool, removed, settings.near_duplicate_bits, shares, is_remote(str(folder)), progress)
         version, rows = update.commit(version, events)
     catalogue = Catalogue(uri, version)
     changes = _count_split_changes(state, rows)
@@ -140,7 +142,7 @@ def ingest(
 
 
 def ingest_folder(
-    folder: Path, catalogues: str, log: Callable[[str], object], keep_splits: bool = False, min_classes: int = 1
+    folder: Path | str, catalogues: str, log: Callable[[str], object], keep_splits: bool = False, min_classes: int = 1
 ) -> Catalogue:
     """Ingest a whole folder into the train split.
 
@@ -196,7 +198,8 @@ def _table_uri(catalogues: str, folder: Path | str, settings: IngestSettings, sp
     # The rows of a folder that holds the splits are of no split as soon as other folders are beside it.
     if split_folders and split_folders.parent:
         key.append("splits in a folder")
-    name = settings.name or str(folder).rstrip("/").rpartition("/")[2].encode(errors="replace").decode()
+    # In a URL other characters would have a meaning, or another code.
+    name = settings.name or re.sub(r"[^A-Za-z0-9._-]", "_", str(folder).rstrip("/").rpartition("/")[2])
     return f"{catalogues.rstrip('/')}/{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:10]}.lance"
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 
 from deeprank.data.listing import ListedFile, Listing, normalized_patterns, skip_reason
-from deeprank.data.store import list_objects
+from deeprank.data.object_store import list_objects
 from deeprank.errors import DataError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -26,10 +26,13 @@ def list_object_files(uri: str, exclude: Sequence[str] = ()) -> Listing:
     """
     files: dict[str, ListedFile] = {}
     skipped: dict[str, str] = {}
-    for item in list_objects(uri):
+    items = list(list_objects(uri))
+    folders = {"", *(item["path"].rpartition("/")[0] for item in items)}
+    folders |= {"/".join(folder.split("/")[:depth]) for folder in list(folders) for depth in range(1, folder.count("/") + 1)}
+    for item in items:
         path = item["path"]
         # Some programs write an empty object for a folder.
-        if path.endswith("/"):
+        if path in folders and not item["size"]:
             continue
         folder_or_file, reason = _skipped_part(path, exclude)
         if reason:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deeprank.data.ingest import IngestSettings
-from deeprank.data.store import is_remote
+from deeprank.data.object_store import folder_or_uri
 from deeprank.data.synthetic import write_synthetic
 from deeprank.errors import DataError
 from deeprank.home import home
@@ -37,11 +37,11 @@ def source_folder(settings: IngestSettings, log: Callable[[str], None], allow_sy
     if settings.source == "synthetic":
         return _synthetic_folder(settings)
     if settings.source != "auto":
-        return settings.source if is_remote(settings.source) else Path(settings.source)
+        return folder_or_uri(settings.source)
     environment = os.environ.get("DEEPRANK_DATA")
     if environment:
         log(f"images: {environment}, from the environment variable DEEPRANK_DATA")
-        return Path(environment)
+        return folder_or_uri(environment)
     own_images = home() / "data" / "images"
     if own_images.is_dir():
         log(f"images: {own_images}, because this folder exists")

@@ -26,14 +26,23 @@ class CatalogueUpdate:
         spool: the new files and those whose content changed, with their JPEGs.
         removed: the last events of the paths that are no longer in the folder.
         bits, shares: see `assign_groups_and_splits`.
+        is_object_store: whether the files are objects, whose `ctime_ns` is no time.
         progress: whether to show progress bars.
 
     """
 
     def __init__(
-        self, uri: str, spool: Spool, removed: pd.DataFrame, bits: int, shares: Mapping[str, float] | None, progress: bool
+        self,
+        uri: str,
+        spool: Spool,
+        removed: pd.DataFrame,
+        bits: int,
+        shares: Mapping[str, float] | None,
+        is_object_store: bool,
+        progress: bool,
     ) -> None:
         self.uri, self.spool, self.bits, self.shares, self.progress = uri, spool, bits, shares, progress
+        self.is_object_store = is_object_store
         self.read, self.removed = spool.rows, removed.assign(status="removed", reason="no longer in the folder")
         self._decided: dict[tuple[str, str], bool] = {}
 
@@ -66,10 +75,13 @@ class CatalogueUpdate:
         """Exclude files that another process has read as they are now or later, and removed paths that it has written."""
         last = events.drop_duplicates("path", keep="last").set_index("path")
         present = last[last["status"] != "removed"]
+        readable = present[present["id"] != ""]
+        # An object store has no other time of a change.
+        time = "mtime_ns" if self.is_object_store else "ctime_ns"
+        others_time = self.read["path"].map(readable[time]).fillna(-1)
         # Files as this process saw them are the same image even where the other process saw them at another place or time.
-        others_time = self.read["path"].map(present["ctime_ns"]).fillna(-1)
-        same_image = self.read["path"].map(present["id"]) == self.read["id"]
-        self.read = self.read[~same_image & (others_time < self.read["ctime_ns"])]
+        same_image = self.read["path"].map(readable["id"]) == self.read["id"]
+        self.read = self.read[~same_image & (others_time < self.read[time])]
         self.removed = self.removed[self.removed["path"].map(present["ctime_ns"]) == self.removed["ctime_ns"]]
 
     def _confirm(self, version: int, events: pd.DataFrame) -> "_Confirmation":

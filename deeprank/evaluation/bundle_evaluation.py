@@ -24,7 +24,7 @@ from deeprank.plotting.evaluation import confusion, embedding_map, neighbor_gall
 from deeprank.plotting.explanation import explained_pairs
 from deeprank.reporting import Reporter
 from deeprank.row_numbers import CatalogueRows
-from deeprank.triplets.sampling import Triplets
+from deeprank.triplets.sampling import SampleSettings, Triplets, sample_triplets
 
 logger = logging.getLogger(__name__)
 
@@ -207,9 +207,12 @@ def _report_figures(
 
 
 def _test_triplets(catalogue: Catalogue, triplets: Triplets) -> npt.NDArray[np.int64]:
-    """Return the triplets (t, 3) of the test split whose images are all queries, so that they are embedded."""
-    rows = triplets.in_split("test")[["query", "positive", "negative"]].to_numpy()
-    return rows[np.isin(rows, evaluation_queries(catalogue)).all(axis=1)]
+    """Return the triplets (t, 3) of the test split; of a sample of queries, triplets that are drawn among them."""
+    queries = evaluation_queries(catalogue)
+    if len(queries) == len(catalogue.rows("test")):
+        return triplets.in_split("test")[["query", "positive", "negative"]].to_numpy()
+    drawn = sample_triplets(catalogue.frame[["label"]].iloc[queries].assign(split="test"), SampleSettings()).frame
+    return queries[drawn[["query", "positive", "negative"]].to_numpy()]
 
 
 def _can_evaluate(catalogue: Catalogue, test_triplets: npt.NDArray[np.int64]) -> bool:

@@ -34,7 +34,7 @@ class EvaluateSettings(Settings):
     other: str = ""
 
 
-def ingest_other_kind(folder: Path, catalogues: str, log: Callable[[str], object]) -> Catalogue:
+def ingest_other_kind(folder: Path | str, catalogues: str, log: Callable[[str], object]) -> Catalogue:
     """Bring the catalogue of a folder of images of another kind up to date; its splits do not matter.
 
     Args:

@@ -1,5 +1,7 @@
 """The images of the test split that are queries."""
 
+from hashlib import sha256
+
 import numpy as np
 
 from deeprank.data.catalogue import Catalogue
@@ -19,6 +21,7 @@ def evaluation_queries(catalogue: Catalogue, limit: int = MAX_QUERIES) -> Catalo
         return rows
     test = catalogue.frame.iloc[rows].reset_index(drop=True).sort_values("id")
     by_label = test.groupby("label")["id"]
-    # Of each class, the first image has the lowest value: (rank + 0.5) / size.
-    position = (by_label.cumcount() + 0.5) / by_label.transform("size")
+    # A number between 0 and 1 for each class, so that of many small classes, too, the share is sampled.
+    offset = test["label"].map({label: int(sha256(label.encode()).hexdigest()[:8], 16) / 2**32 for label in test["label"].unique()})
+    position = (by_label.cumcount() + offset) / by_label.transform("size")
     return CatalogueRows(np.sort(rows[position.sort_values(kind="stable").index[:limit]]))

@@ -12,8 +12,8 @@ from torch import Tensor
 from deeprank.cpu import num_cores
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ConfigError
+from deeprank.memory import keep_freed_memory
 from deeprank.models.embedding_model import Embedder
-from deeprank.models.memory import keep_freed_memory
 from deeprank.models.preprocessing import Preprocessing
 from deeprank.reporting import track
 from deeprank.row_numbers import CatalogueRows

@@ -98,8 +98,8 @@ def register(folder: Path, settings: RegisterSettings, decision: Decision, catal
 def _registered_by(run_id: str, name: str, tags: dict[str, str]) -> int | None:
     """Return the version that an interrupted registration of the same release by the same run has made; None if there is none."""
     versions = MlflowClient().search_model_versions(f"name = '{name}'")
-    # The reason of the gate's decision may have changed since.
-    same = ("model.weights_hash", "catalogue.fingerprint", "catalogue.version")
+    # With another decision it is another release: the champion has changed since.
+    same = ("model.weights_hash", "catalogue.fingerprint", "catalogue.version", "gate.state")
     of_run = [version for version in versions if version.run_id == run_id and all(version.tags.get(key) == tags[key] for key in same)]
     return max((int(version.version) for version in of_run), default=None)
 

@@ -87,7 +87,7 @@ def last_training(name: str) -> LastTraining | None:
     catalogue = Catalogue(newest.tags["catalogue.uri"], int(newest.tags["catalogue.version"]))
     try:
         images = catalogue.frame[["id", "label"]]
-    except StoreError as error:
+    except (StoreError, ValueError, OSError) as error:
         raise ModelError(
             f"version {newest.version} of {name} was made from {catalogue.uri}, version {catalogue.version}, which cannot be read "
             f"({str(error)[:200]}), so its images cannot be compared with the current ones; train once manually: `deeprank run`"

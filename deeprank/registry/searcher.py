@@ -13,9 +13,9 @@ from torch import Tensor
 from deeprank.data.image_inputs import convert_each
 from deeprank.data.images import to_stored_jpeg
 from deeprank.errors import DataError, StoreError
+from deeprank.memory import keep_freed_memory
 from deeprank.models.embedding_model import Embedder
 from deeprank.models.inference import device, forward
-from deeprank.models.memory import keep_freed_memory
 from deeprank.models.preprocessing import Preprocessing
 from deeprank.registry.releases import Release
 from deeprank.search.index import Index

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deeprank.cpu import num_cores
 from deeprank.data.image_inputs import convert_each
-from deeprank.models.memory import keep_freed_memory
+from deeprank.memory import keep_freed_memory
 from deeprank.registry.searcher import Searcher, Vectors
 from deeprank.serving.batch_queue import Admission, BatchQueue, EmbedJob
 from deeprank.serving.errors import RequestTimeoutError

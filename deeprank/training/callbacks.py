@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from deeprank.data.store import download, is_remote, remove, upload
+from deeprank.data.object_store import download, is_remote, remove, upload
 from deeprank.errors import TrainingError
 from deeprank.models.embedding_model import EmbeddingModel
 from deeprank.reporting import Reporter

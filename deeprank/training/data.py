@@ -14,8 +14,8 @@ from torch import Tensor
 
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import DataError
+from deeprank.memory import release_freed_memory
 from deeprank.models.inference import run_in_background
-from deeprank.models.memory import release_freed_memory
 from deeprank.models.preprocessing import Preprocessing
 from deeprank.row_numbers import CatalogueRows
 from deeprank.training.augmentation import decoded_size

@@ -15,10 +15,10 @@ from deeprank.checksums import hash_file
 from deeprank.cpu import num_cores
 from deeprank.data.catalogue import Catalogue
 from deeprank.errors import ConfigError
+from deeprank.memory import keep_freed_memory
 from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_model import EmbeddingModel
 from deeprank.models.inference import device
-from deeprank.models.memory import keep_freed_memory
 from deeprank.models.preprocessing import Preprocessing
 from deeprank.reporting import Reporter
 from deeprank.training.callbacks import CollapseCheck, EarlyStoppingWithBestWeights, EpochReport, ResumeCheckpoint, WeightAveraging

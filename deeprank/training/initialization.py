@@ -119,7 +119,7 @@ def init_from_bundle(
 
 
 def _sample_of_each_class(classes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the indices of MAX_SAMPLE images at most, ascending; of each class the same share, and one at least."""
+    """Return the indices of about MAX_SAMPLE images, ascending: of each class the same share, and one image at least."""
     order = np.argsort(classes, kind="stable")
     if len(order) <= MAX_SAMPLE:
         return np.arange(len(order))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from deeprank.data import store
+from deeprank.data import object_store
 from deeprank.data.catalogue import Catalogue
 from deeprank.data.ingest import IngestReport, IngestSettings, ingest
 from deeprank.data.object_listing import list_object_files
-from deeprank.data.store import set_storage_options
+from deeprank.data.object_store import set_storage_options
 from deeprank.errors import DataError
 from tests.drawing import encoded, pattern, put_all
 from tests.object_store import ObjectStore, running_object_store
@@ -21,7 +21,7 @@ SKIPPED = {"Fruit/.DS_Store": b"x", "Onion/@eaDir/1.png": b"x", "drafts/1.png": 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     """An S3 server whose options are set."""
-    monkeypatch.setattr(store, "_options", {})
+    monkeypatch.setattr(object_store, "_options", {})
     with running_object_store() as server:
         set_storage_options(server.uri, server.options)
         yield server
@@ -77,3 +77,20 @@ def test_an_empty_place_in_a_bucket_is_one_message(server: ObjectStore, tmp_path
     with pytest.raises(DataError, match="there is no such bucket"):
         set_storage_options("s3://no-such-bucket", server.options)
         ingested("s3://no-such-bucket/shop", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Apple #1", "who?", "50%25 off", "Übung b", "a+b&c"])
+def test_any_name_of_a_folder_is_read(server: ObjectStore, tmp_path: Path, name: str) -> None:
+    uri = upload(server, put_all(tmp_path / "images", {f"{name}/1.png": 1, f"{name}/2.png": 2, "other/1.png": 3}))
+    catalogue, report = ingested(uri, tmp_path)
+    assert report.status_counts == {"ok": 3}
+    assert sorted(set(catalogue.frame["label"])) == sorted({name, "other"})
+
+
+def test_empty_objects_are_folders_or_rejected_images(server: ObjectStore, tmp_path: Path) -> None:
+    uri = upload(server, put_all(tmp_path / "images", FILES))
+    for marker in ("shop/", "shop/Fruit/", "shop/Fruit/Apple/", "shop/Aaa/0.png"):
+        server.put(marker, b"")
+    catalogue, report = ingested(uri, tmp_path)
+    assert report.status_counts == {"ok": 12, "rejected": 1}
+    assert set(catalogue.state["path"][catalogue.state["status"] == "rejected"]) == {"Aaa/0.png"}

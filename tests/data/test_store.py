@@ -9,21 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import obstore
 import pyarrow as pa
 import pytest
 
-from deeprank.data import store
+from deeprank.data import object_store
 from deeprank.data.ingest import IngestSettings, ingest
-from deeprank.data.store import (
-    append_rows,
-    check_store,
-    commit_rows,
-    create_table,
-    is_remote,
-    open_table,
-    set_storage_options,
-    table_exists,
-)
+from deeprank.data.object_store import as_store_error, check_store, is_remote, set_storage_options
+from deeprank.data.store import append_rows, commit_rows, create_table, open_table, table_exists
 from deeprank.errors import DataError, StoreError
 from tests.drawing import put_all
 from tests.object_store import BUCKET, CREDENTIALS, ObjectStore, running_object_store
@@ -43,7 +36,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     """A folder, or a folder of an S3 bucket whose options are set."""
     if request.param == "folder":
         return str(tmp_path)
-    monkeypatch.setattr(store, "_options", {})
+    monkeypatch.setattr(object_store, "_options", {})
     server: ObjectStore = request.getfixturevalue("server")
     uri = f"{server.uri}/{tmp_path.name}"
     set_storage_options(server.uri, server.options)
@@ -128,7 +121,7 @@ def _closed_port() -> str:
 def test_an_error_of_the_store_is_one_message_within_seconds(
     server: ObjectStore, monkeypatch: pytest.MonkeyPatch, access, bucket: str, endpoint: str | None, message: str
 ) -> None:
-    monkeypatch.setattr(store, "_options", {})
+    monkeypatch.setattr(object_store, "_options", {})
     set_storage_options(f"s3://{bucket}", server.options | ({"aws_endpoint": endpoint} if endpoint else {}))
     start = time.perf_counter()
     with pytest.raises(DataError, match=message) as error:
@@ -165,7 +158,7 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
 def test_a_store_that_cannot_be_used_is_refused(
     rclone: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: dict[str, str], message: str
 ) -> None:
-    monkeypatch.setattr(store, "_options", {})
+    monkeypatch.setattr(object_store, "_options", {})
     set_storage_options(f"s3://{BUCKET}", rclone | changed)
     folder = put_all(tmp_path / "images", {"x/1.png": 1, "x/2.png": 2, "y/1.png": 3})
     monkeypatch.setattr("deeprank.data.folder.to_stored_image", None)
@@ -174,8 +167,28 @@ def test_a_store_that_cannot_be_used_is_refused(
 
 
 def test_options_are_those_of_the_nearest_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_options", {})
+    monkeypatch.setattr(object_store, "_options", {})
     set_storage_options("s3://one", {"aws_region": "a"})
     set_storage_options("s3://one/inner/", {"aws_region": "b"})
-    options = {uri: store.storage_options(uri) for uri in ("s3://one/x", "s3://one/inner/x", "s3://one2/x", "/folder")}
+    options = {uri: object_store.storage_options(uri) for uri in ("s3://one/x", "s3://one/inner/x", "s3://one2/x", "/folder")}
     assert options == {"s3://one/x": {"aws_region": "a"}, "s3://one/inner/x": {"aws_region": "b"}, "s3://one2/x": {}, "/folder": {}}
+
+
+def test_a_repeated_request_meets_its_own_first_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = obstore.put
+
+    def put_twice(*arguments: object, **options: object) -> object:
+        put(*arguments, **options)
+        # As a store whose first answer was lost: the request is repeated, and meets its own object.
+        return put(*arguments, **options)
+
+    monkeypatch.setattr("deeprank.data.store.obstore.put", put_twice)
+    uri = str(tmp_path / "t.lance")
+    assert commit_rows(uri, _rows(1, 0), SCHEMA, 0)
+    assert open_table(uri).count_rows() == 2
+
+
+def test_an_error_of_a_folder_keeps_its_words() -> None:
+    error = as_store_error("/data/x.lance", OSError("Unable to access metadata for /data/x: Permission denied"))
+    assert "object store" not in str(error)
+    assert "Permission denied" in str(error)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deeprank.data import store
+from deeprank.data import object_store
 from deeprank.data.catalogue import Catalogue, newest_events
 from deeprank.data.images import to_stored_image
 from deeprank.data.ingest import IngestSettings, ingest
-from deeprank.data.store import set_storage_options
+from deeprank.data.object_store import set_storage_options
 from deeprank.data.synthetic import draw_image
 from tests.drawing import encoded, put
 from tests.object_store import running_object_store
@@ -72,7 +72,7 @@ def listed(folder: Path) -> list[str]:
 @pytest.fixture(params=["folder", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, str]]]:
     """Where the catalogue is, and the options that lead there."""
-    monkeypatch.setattr(store, "_options", {})
+    monkeypatch.setattr(object_store, "_options", {})
     if request.param == "folder":
         yield str(tmp_path / "catalogues"), {}
         return

@@ -45,3 +45,10 @@ def test_the_sample_does_not_depend_on_the_order_of_the_rows() -> None:
     samples = [set(each.frame["id"].iloc[evaluation_queries(each, 100)]) for each in (catalogue, shuffled)]
     assert samples[0] == samples[1]
     assert not np.array_equal(evaluation_queries(catalogue, 100), np.arange(100))
+
+
+def test_the_share_of_many_small_classes_is_sampled_too() -> None:
+    sizes = {f"small-{number}": 1 for number in range(2000)} | {f"large-{number}": 20 for number in range(100)}
+    catalogue = catalogue_of(sizes)
+    labels = catalogue.frame["label"].iloc[evaluation_queries(catalogue, 1000)]
+    assert 400 < labels.str.startswith("small").sum() < 600

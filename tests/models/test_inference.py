@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from deeprank.data.catalogue import Catalogue
+from deeprank.memory import keep_freed_memory
 from deeprank.models.bundle import Bundle
 from deeprank.models.inference import BATCH_SIZE, device, embed_catalogue, run_in_background
-from deeprank.models.memory import keep_freed_memory
 from tests.models.embedding import embed_jpegs
 
 

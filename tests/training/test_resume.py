@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from deeprank.data import store
+from deeprank.data import object_store
 from deeprank.data.catalogue import Catalogue
 from deeprank.data.ingest import IngestSettings, ingest
-from deeprank.data.store import set_storage_options
+from deeprank.data.object_store import set_storage_options
 from deeprank.data.synthetic import write_synthetic
 from deeprank.models.bundle import Bundle
 from deeprank.models.embedding_model import ModelSettings
@@ -168,7 +168,7 @@ def test_a_training_goes_on_from_a_checkpoint_in_an_object_store(
     data: tuple[Catalogue, Triplets], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalogue, triplets = data
-    monkeypatch.setattr(store, "_options", {})
+    monkeypatch.setattr(object_store, "_options", {})
     with running_object_store() as server:
         set_storage_options(server.uri, server.options)
         checkpoints, records = f"{server.uri}/checkpoints", [Record(tmp_path / "r2"), Record(tmp_path / "r3")]

@@ -7,7 +7,7 @@ import pytest
 
 RELEASE = """
 import re
-from deeprank.models.memory import keep_freed_memory, release_freed_memory
+from deeprank.memory import keep_freed_memory, release_freed_memory
 
 def rss_mb():
     return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1000
