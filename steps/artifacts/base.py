@@ -8,6 +8,7 @@ from zenml.io import fileio
 from zenml.utils import io_utils
 
 from deeprank.checksums import hash_file
+from deeprank.errors import DataError
 from deeprank.home import home
 from deeprank.reporting import Record
 
@@ -66,4 +67,6 @@ class Artifact:
         source = f"{self._stored_at}/{part}".rstrip("/")
         if fileio.isdir(source):
             io_utils.copy_dir(source, str(self._folder / part), overwrite=True)
+        elif not part:
+            raise DataError(f"{source}: this artifact is no longer in the artifact store; run the pipeline again with enable_cache: false")
         self._downloaded.add(part)

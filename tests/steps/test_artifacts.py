@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from zenml.enums import VisualizationType
 
 from deeprank.data.catalogue import Catalogue
+from deeprank.errors import DataError
 from deeprank.home import home
 from deeprank.models.bundle import Bundle
 from deeprank.reporting import Record
@@ -101,6 +102,24 @@ def test_an_artifact_is_stored_as_a_folder(materializer: FolderMaterializer, tmp
     assert (loaded.folder / "b" / "c.bin").read_bytes() == b"\0\1"
     assert loaded.content_hash() == artifact.content_hash() == materializer.compute_content_hash(artifact)
     assert loaded.record == Record(loaded.folder / RECORD, artifact.record.points, artifact.record.notes)
+
+
+def test_a_stored_artifact_is_downloaded_in_parts(tmp_path: Path) -> None:
+    stored = _recorded(put_all(tmp_path / "stored", {"index/vectors.npy": b"0" * 1000}))
+    loaded = Artifact(tmp_path / "local", str(stored))
+    assert not loaded.skipped
+    assert not (tmp_path / "local").exists()
+    # What a report needs does not grow with the index.
+    assert loaded.record.notes == Artifact(stored).record.notes
+    assert {file.name for file in (tmp_path / "local").iterdir()} == {RECORD}
+    assert (loaded.folder / "index" / "vectors.npy").read_bytes() == b"0" * 1000
+
+
+def test_an_artifact_that_is_lost_is_named(tmp_path: Path) -> None:
+    lost = Artifact(tmp_path / "local", str(tmp_path / "gone"))
+    assert lost.record.points == []
+    with pytest.raises(DataError, match="gone: this artifact is no longer in the artifact store"):
+        _ = lost.folder
 
 
 def test_the_dashboard_shows_figures_last_numbers_and_notes(materializer: FolderMaterializer, tmp_path: Path) -> None:
