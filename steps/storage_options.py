@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-from zenml.artifact_stores import BaseArtifactStore
 from zenml.client import Client
 
 from deeprank.data.object_store import is_remote, set_storage_options
@@ -26,18 +25,17 @@ def use_artifact_store() -> None:
         set_storage_options(f"{scheme}://{path.partition('/')[0]}", _options_of(store))
 
 
-def _options_of(store: BaseArtifactStore) -> dict[str, str]:
-    """Return what the store's configuration, secret or service connector gives; the environment gives the rest."""
-    # Each flavor has its own method, and its class is there only where its integration is installed.
-    flavor, component = store.flavor, store
+def _options_of(store: Any) -> dict[str, str]:
+    """Return what an artifact store's configuration, secret or service connector gives; the environment gives the rest."""
+    # Each flavor has a class of its own, which is there only where its integration is installed.
     options: dict[str, Any] = {}
-    if flavor == "s3":
-        options = _s3_options(component)
-    elif flavor == "gcp":
-        credentials = component.get_credentials()  # type: ignore[attr-defined]
+    if store.flavor == "s3":
+        options = _s3_options(store)
+    elif store.flavor == "gcp":
+        credentials = store.get_credentials()
         options = {"google_service_account_key": json.dumps(credentials)} if isinstance(credentials, dict) else {}
-    elif flavor == "azure":
-        credentials = component.get_credentials()  # type: ignore[attr-defined]
+    elif store.flavor == "azure":
+        credentials = store.get_credentials()
         options = {option: getattr(credentials, field, None) for field, option in AZURE_FIELDS.items()}
     return {name: str(value) for name, value in options.items() if value}
 

@@ -72,8 +72,8 @@ class ProjectCopy:
         return json.loads(self.run("deeprank", "models", "--name", "smoke", "--json").stdout)
 
 
-def copy_project(folder: Path) -> ProjectCopy:
-    """Copy the project and set up its state folder."""
+def copy_files(folder: Path) -> None:
+    """Copy what a run needs of the project."""
     folder.mkdir(exist_ok=True)
     for name in COPIED:
         source = PROJECT / name
@@ -81,6 +81,11 @@ def copy_project(folder: Path) -> ProjectCopy:
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / name)
+
+
+def copy_project(folder: Path) -> ProjectCopy:
+    """Copy the project and set up its state folder."""
+    copy_files(folder)
     project = ProjectCopy(folder)
     project.run("python", "-m", "pipelines.setup")
     return project

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from deeprank.data.synthetic import write_synthetic
-from tests.e2e.conftest import COPIED, PROJECT
+from tests.e2e.conftest import STATE_VARIABLES, copy_files
 from tests.e2e.servers import mlflow_server, zenml_server
 from tests.object_store import ObjectStore, running_object_store
 
@@ -22,8 +22,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("pg_ctl") is None and not Path("/usr/lib/postgresql").is_dir(), reason="PostgreSQL is not installed"),
 ]
-# Variables that point to stores of this process.
-POINTING = ("DEEPRANK_", "ZENML_", "MLFLOW_", "AWS_")
 AWS_KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 SET_UP = """
 import json, sys
@@ -93,12 +91,7 @@ class Cluster:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster with images in a folder that all pods mount."""
     folder = tmp_path_factory.mktemp("pods")
-    for name in COPIED:
-        source = PROJECT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / name)
+    copy_files(folder)
     shutil.copy(Path(__file__).with_name("pods.py"), folder / "pods.py")
     (folder / "logs").mkdir()
     write_synthetic(folder / "images", classes=12, images=16)
@@ -113,9 +106,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with running_object_store() as store, zenml_server(folder) as zenml:
         aws = AWS_KEYS | {"MLFLOW_S3_ENDPOINT_URL": store.endpoint}
         with mlflow_server(folder, f"{store.uri}/mlflow", aws) as mlflow:
-            forwarded = {
-                name: value for name, value in os.environ.items() if not name.startswith(("DEEPRANK_", "ZENML_", "MLFLOW_", "AWS_"))
-            }
+            forwarded = {name: value for name, value in os.environ.items() if not name.startswith((*STATE_VARIABLES, "AWS_"))}
             environment = forwarded | {
                 "PYTHONPATH": str(folder),
                 "ZENML_STORE_URL": zenml,
